@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "messages/codec.hpp"
+#include "messages/job.hpp"
+
+#include <variant>
+
+/// What server and guest say to each other: a 4-byte little-endian length and one tagged msgpack map
+/// a frame. The guest runs hostile code beside it and is believed nothing: every frame is bounded
+/// and checked, and an exit status it reports concerns its own machine only.
+namespace berth::guest {
+
+/// Version of this protocol; a guest with another one is refused.
+inline constexpr std::uint32_t protocol_version = 1;
+
+/// The streams of a job.
+inline constexpr std::uint32_t stdout_stream = 1;
+inline constexpr std::uint32_t stderr_stream = 2;
+
+// --- server to guest -----------------------------------------------------------------------------
+
+/// Starts a program. Files and long input came before, by put_file and stdin_data.
+struct start_job {
+  std::uint32_t job = 0;
+  std::string language;
+  std::string code;
+  std::vector<std::string> args;
+  std::map<std::string, std::string> env;
+  std::string cwd;
+  bool stdin_open = false;
+  std::uint64_t output_bytes = 0;
+  bool exclusive = false;
+  bytes binary;
+  bool want_binary = false;
+
+  static constexpr const char* type_name = "start_job";
+  static constexpr auto fields() {
+    return std::tuple{
+      field("job", &start_job::job, "Number of the job in this machine."),
+      field("language", &start_job::language, "Canonical name."),
+      field("code", &start_job::code, "Program text."),
+      opt("args", &start_job::args), opt("env", &start_job::env), opt("cwd", &start_job::cwd),
+      opt("stdin_open", &start_job::stdin_open, "Whether stdin_data will follow; else it is empty."),
+      field("output_bytes", &start_job::output_bytes, "Bytes forwarded per stream; more is counted."),
+      opt("exclusive", &start_job::exclusive,
+          "One-shot machine: the interpreter itself may become the job, nothing is kept."),
+      opt("binary", &start_job::binary, "A compiled program to run instead of compiling."),
+      opt("want_binary", &start_job::want_binary, "Send the compiled program back before running.")};
+  }
+  bool operator==(const start_job&) const = default;
+};
+
+/// Input for a job started with stdin_open.
+struct stdin_data {
+  std::uint32_t job = 0;
+  bytes data;
+  bool eof = false;
+
+  static constexpr const char* type_name = "stdin_data";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &stdin_data::job), opt("data", &stdin_data::data),
+                      opt("eof", &stdin_data::eof)};
+  }
+  bool operator==(const stdin_data&) const = default;
+};
+
+/// Kills a job's whole tree. The guest answers with job_ended.
+struct end_job {
+  std::uint32_t job = 0;
+
+  static constexpr const char* type_name = "end_job";
+  static constexpr auto fields() { return std::tuple{field("job", &end_job::job)}; }
+  bool operator==(const end_job&) const = default;
+};
+
+/// Writes one chunk of a file; the chunk at offset 0 creates or truncates it, parents are made.
+struct put_file {
+  std::uint32_t request = 0;
+  std::string path;
+  std::string cwd;
+  std::uint32_t mode = 0644;
+  std::uint64_t offset = 0;
+  bytes data;
+  bool last = false;
+
+  static constexpr const char* type_name = "put_file";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &put_file::request), field("path", &put_file::path),
+                      opt("cwd", &put_file::cwd, "What a relative path is relative to."),
+                      opt("mode", &put_file::mode),         opt("offset", &put_file::offset),
+                      field("data", &put_file::data),       opt("last", &put_file::last)};
+  }
+  bool operator==(const put_file&) const = default;
+};
+
+/// Reads one chunk of a regular file.
+struct get_file {
+  std::uint32_t request = 0;
+  std::string path;
+  std::uint64_t offset = 0;
+  std::uint32_t bytes_max = 0;
+
+  static constexpr const char* type_name = "get_file";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &get_file::request), field("path", &get_file::path),
+                      opt("offset", &get_file::offset), field("bytes_max", &get_file::bytes_max)};
+  }
+  bool operator==(const get_file&) const = default;
+};
+
+/// Asks whether the guest is alive.
+struct ping {
+  std::uint32_t request = 0;
+
+  static constexpr const char* type_name = "ping";
+  static constexpr auto fields() { return std::tuple{field("request", &ping::request)}; }
+  bool operator==(const ping&) const = default;
+};
+
+// --- guest to server -----------------------------------------------------------------------------
+
+/// The guest is up. First frame of every guest.
+struct hello {
+  std::uint32_t version = protocol_version;
+  std::vector<std::string> languages;
+
+  static constexpr const char* type_name = "hello";
+  static constexpr auto fields() {
+    return std::tuple{field("version", &hello::version),
+                      opt("languages", &hello::languages, "Languages whose tools are in the image.")};
+  }
+  bool operator==(const hello&) const = default;
+};
+
+/// A warm interpreter of this language is ready.
+struct warmed {
+  std::string language;
+
+  static constexpr const char* type_name = "warmed";
+  static constexpr auto fields() { return std::tuple{field("language", &warmed::language)}; }
+  bool operator==(const warmed&) const = default;
+};
+
+/// The program runs.
+struct job_started {
+  std::uint32_t job = 0;
+  run_path path = run_path::cold;
+
+  static constexpr const char* type_name = "job_started";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &job_started::job), field("path", &job_started::path)};
+  }
+  bool operator==(const job_started&) const = default;
+};
+
+/// Output as it was written.
+struct output {
+  std::uint32_t job = 0;
+  std::uint32_t stream = stdout_stream;
+  bytes data;
+
+  static constexpr const char* type_name = "output";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &output::job), field("stream", &output::stream),
+                      field("data", &output::data)};
+  }
+  bool operator==(const output&) const = default;
+};
+
+/// Standard input was handed to the program; makes room for more.
+struct stdin_taken {
+  std::uint32_t job = 0;
+  std::uint64_t bytes_taken = 0;
+
+  static constexpr const char* type_name = "stdin_taken";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &stdin_taken::job), field("bytes", &stdin_taken::bytes_taken)};
+  }
+  bool operator==(const stdin_taken&) const = default;
+};
+
+/// The compiled program, before it runs. Chunks in order; the last one says so.
+struct binary {
+  std::uint32_t job = 0;
+  bytes data;
+  bool last = false;
+
+  static constexpr const char* type_name = "binary";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &binary::job), field("data", &binary::data),
+                      opt("last", &binary::last)};
+  }
+  bool operator==(const binary&) const = default;
+};
+
+/// The job's whole tree is dead and all its output was sent.
+struct job_ended {
+  std::uint32_t job = 0;
+  maybe<std::int32_t> exit_code;
+  maybe<std::uint32_t> signal;
+  std::uint64_t wall_us = 0;
+  std::uint64_t cpu_us = 0;
+  std::uint64_t memory_peak_bytes = 0;
+  std::uint64_t stdout_lost = 0;
+  std::uint64_t stderr_lost = 0;
+
+  static constexpr const char* type_name = "job_ended";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &job_ended::job),
+                      opt("exit_code", &job_ended::exit_code),
+                      opt("signal", &job_ended::signal),
+                      field("wall_us", &job_ended::wall_us),
+                      field("cpu_us", &job_ended::cpu_us),
+                      field("memory_peak_bytes", &job_ended::memory_peak_bytes),
+                      field("stdout_lost", &job_ended::stdout_lost),
+                      field("stderr_lost", &job_ended::stderr_lost)};
+  }
+  bool operator==(const job_ended&) const = default;
+};
+
+/// The job could not be started; nothing of it runs.
+struct job_refused {
+  std::uint32_t job = 0;
+  std::string reason;
+
+  static constexpr const char* type_name = "job_refused";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &job_refused::job), field("reason", &job_refused::reason)};
+  }
+  bool operator==(const job_refused&) const = default;
+};
+
+/// Answer to put_file, once for each chunk.
+struct file_put {
+  std::uint32_t request = 0;
+  std::string error;
+
+  static constexpr const char* type_name = "file_put";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &file_put::request),
+                      opt("error", &file_put::error, "Empty: written.")};
+  }
+  bool operator==(const file_put&) const = default;
+};
+
+/// Answer to get_file.
+struct file_data {
+  std::uint32_t request = 0;
+  bytes data;
+  std::uint64_t size = 0;
+  bool eof = false;
+  std::string error;
+
+  static constexpr const char* type_name = "file_data";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &file_data::request), opt("data", &file_data::data),
+                      opt("size", &file_data::size, "Size of the whole file."),
+                      opt("eof", &file_data::eof),
+                      opt("error", &file_data::error, "Empty: read.")};
+  }
+  bool operator==(const file_data&) const = default;
+};
+
+/// Answer to ping.
+struct pong {
+  std::uint32_t request = 0;
+
+  static constexpr const char* type_name = "pong";
+  static constexpr auto fields() { return std::tuple{field("request", &pong::request)}; }
+  bool operator==(const pong&) const = default;
+};
+
+/// Everything a server may say.
+using to_guest = std::variant<start_job, stdin_data, end_job, put_file, get_file, ping>;
+/// Everything a guest may say.
+using from_guest = std::variant<hello, warmed, job_started, output, stdin_taken, binary, job_ended,
+                                job_refused, file_put, file_data, pong>;
+
+/// Reads one frame's body as one of the messages of a variant, by its tag.
+template <class Variant>
+decoded<Variant> decode_frame(std::span<const char> body);
+
+/// A frame: length and body.
+template <described T>
+bytes encode_frame(const T& message) {
+  bytes body = encode_tagged(message);
+  auto size = static_cast<std::uint32_t>(body.size());
+  char head[4] = {static_cast<char>(size & 0xFF), static_cast<char>((size >> 8) & 0xFF),
+                  static_cast<char>((size >> 16) & 0xFF), static_cast<char>(size >> 24)};
+  body.insert(body.begin(), head, head + 4);
+  return body;
+}
+
+/// Cuts a byte stream into frame bodies. A length beyond the limit ends the stream for good.
+class frame_cutter {
+public:
+  /// Takes bytes as they come.
+  void push(std::span<const char> data) { buffer_.insert(buffer_.end(), data.begin(), data.end()); }
+
+  /// The next whole frame's body, valid until the next call; nothing when more bytes are needed or
+  /// the stream is broken.
+  std::optional<std::span<const char>> next();
+
+  /// Whether the peer announced a frame beyond limits::frame_bytes_max, or an empty one.
+  bool broken() const { return broken_; }
+
+private:
+  std::vector<char> buffer_;
+  std::size_t start_ = 0;
+  bool broken_ = false;
+};
+
+inline std::optional<std::span<const char>> frame_cutter::next() {
+  auto at = [&](std::size_t i) {
+    return static_cast<std::uint32_t>(static_cast<unsigned char>(buffer_[start_ + i]));
+  };
+  std::size_t available = buffer_.size() - start_;
+  if (!broken_ && available >= 4) {
+    std::size_t size = at(0) | at(1) << 8 | at(2) << 16 | at(3) << 24;
+    broken_ = size == 0 || size > limits::frame_bytes_max;
+    if (!broken_ && available >= 4 + size) {
+      std::span<const char> body{buffer_.data() + start_ + 4, size};
+      start_ += 4 + size;
+      return body;
+    }
+  }
+  buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(start_));
+  start_ = 0;
+  return std::nullopt;
+}
+
+namespace detail {
+
+template <class T, class Variant>
+bool try_tag(std::string_view tag, const msgpack::object& from, std::optional<Variant>& to,
+             malformed& why) {
+  if (tag != T::type_name)
+    return false;
+  auto message = decode<T>(from);
+  if (message)
+    to = std::move(*message);
+  else
+    why = malformed{message.why().field, std::string{tag} + ": " + message.why().reason};
+  return true;
+}
+
+template <class... Ts>
+decoded<std::variant<Ts...>> decode_one_of(std::span<const char> body,
+                                           std::type_identity<std::variant<Ts...>>) {
+  decode_bounds bounds{.elements = limits::elements_max,
+                       .text_bytes = limits::frame_bytes_max,
+                       .binary_bytes = limits::frame_bytes_max,
+                       .depth = limits::depth_max};
+  auto tree = object_tree::parse(body, bounds);
+  if (!tree)
+    return tree.why();
+  std::string_view tag = type_tag(tree->root());
+  std::optional<std::variant<Ts...>> message;
+  malformed why{"type", "is not the name of a frame"};
+  (void) (... || try_tag<Ts>(tag, tree->root(), message, why));
+  if (!message)
+    return why;
+  return std::move(*message);
+}
+
+} // namespace detail
+
+template <class Variant>
+decoded<Variant> decode_frame(std::span<const char> body) {
+  return detail::decode_one_of(body, std::type_identity<Variant>{});
+}
+
+} // namespace berth::guest

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "messages/history.hpp"
+#include "messages/job.hpp"
+#include "messages/server.hpp"
+#include "messages/session.hpp"
+
+/// Every operation that a client can ask for, in one list. The ZeroMQ bridge, the reference, the
+/// command line and the tests walk it.
+namespace berth {
+
+/// A request, its answer, and its name on the wire.
+template <class Request, class Reply>
+struct operation {
+  using request = Request;
+  using reply = Reply;
+  const char* op;
+  const char* meaning;
+};
+
+inline constexpr std::tuple operations{
+  operation<run, outcome>{"run", "Runs a program and answers when it ended."},
+  operation<submit, accepted>{"submit", "Starts a program and answers when it is on disk."},
+  operation<read, output_slice>{"read", "Output of a job from any offset, and its end."},
+  operation<cancel, cancelled>{"cancel", "Ends a job and everything it started."},
+  operation<write_stdin, stdin_written>{"write_stdin", "Writes to a job's standard input."},
+  operation<validate, verdict>{"validate", "Judges a program without running it."},
+  operation<list_jobs, job_list>{"jobs", "The jobs that are alive."},
+  operation<open_session, session_info>{"open_session", "Opens a session."},
+  operation<close_session, session_closed>{"close_session", "Ends a session."},
+  operation<list_sessions, session_list>{"sessions", "Lists sessions."},
+  operation<get_usage, session_usage>{"usage", "What a session's machine uses."},
+  operation<put_files, files_put>{"put_files", "Places files in a session."},
+  operation<read_file, file_content>{"read_file", "Reads a file of a session."},
+  operation<query_history, history_page>{"history", "Past jobs, newest first."},
+  operation<get_pool, pool_info>{"pool", "The pool of machines."},
+  operation<get_health, health_info>{"health", "How the server is."},
+  operation<describe, description>{"describe", "This reference."},
+};
+
+/// The reference, made from the descriptions.
+description make_description();
+
+} // namespace berth

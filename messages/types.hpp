@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "messages/caf.hpp"
+#include "messages/internal.hpp"
+#include "messages/operations.hpp"
+
+#include <caf/detail/type_list.hpp>
+
+/// The register of all message types: what CAF knows, and what the generated tests walk.
+namespace berth {
+
+template <class... Ts>
+struct type_list {};
+
+using client_types
+  = type_list<run, submit, read, cancel, write_stdin, validate, list_jobs, open_session,
+              close_session, list_sessions, get_usage, put_files, read_file, query_history, get_pool,
+              get_health, describe, outcome, accepted, output_slice, cancelled, stdin_written,
+              verdict, job_list, job_info, session_info, session_closed, session_list,
+              session_usage, files_put, file_content, history_page, entry, pool_info, slot_info,
+              health_info, description, operation_info, type_info, field_info, error_info, refusal,
+              placed_file, job_limits, state_event, output_event>;
+
+using internal_types
+  = type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
+              output_taken, close_stream, announce, record_accepted, record_ended, recorded,
+              record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed, drain, drained>;
+
+using guest_types
+  = type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
+              guest::ping, guest::hello, guest::warmed, guest::job_started, guest::output,
+              guest::stdin_taken, guest::binary, guest::job_ended, guest::job_refused,
+              guest::file_put, guest::file_data, guest::pong>;
+
+} // namespace berth
+
+CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
+  // A job's life.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::run))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::submit))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::read))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cancel))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::write_stdin))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::validate))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_jobs))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::outcome))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::accepted))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::output_slice))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cancelled))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::stdin_written))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::verdict))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::job_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::job_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::placed_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::job_limits))
+  // Sessions and their files.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::open_session))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::close_session))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_sessions))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::get_usage))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::put_files))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::read_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::session_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::session_closed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::session_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::session_usage))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::files_put))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::file_content))
+  // The past.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::query_history))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::history_page))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::entry))
+  // The server itself.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::get_pool))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::get_health))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::describe))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::pool_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::slot_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::health_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::description))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::operation_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::type_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::field_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::error_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::refusal))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::state_event))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::output_event))
+  // Between actors.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::job_order))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::place_job))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::find_session))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::run_job))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::stop_job))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::open_stream))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::output_chunk))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::output_taken))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::close_stream))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::announce))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::record_accepted))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::record_ended))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::recorded))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::record_session))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::judge))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::fill_slot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::empty_slot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::limit_slot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::slot_changed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::drain))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::drained))
+  // From the guest.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::hello))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::warmed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::job_started))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::output))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::stdin_taken))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::binary))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::job_ended))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::job_refused))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::file_put))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::file_data))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::pong))
+  // To the guest.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::start_job))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::stdin_data))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::end_job))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::put_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::get_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::ping))
+CAF_END_TYPE_ID_BLOCK(berth_messages)
