@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "messages/limits.hpp"
+
+#include <chrono>
+
+/// Bounds of what the server itself holds: queues, memory, time. What an operator may change is in
+/// settings.hpp; what is here keeps the server alive whatever the settings say.
+namespace berth::limits {
+
+using std::chrono::milliseconds;
+
+inline constexpr std::size_t gib = 1024 * mib;
+
+// --- queues --------------------------------------------------------------------------------------
+
+/// Requests of all doors that wait for an answer, beside the jobs that are alive.
+inline constexpr std::size_t requests_open_max = 16384;
+/// Readers that wait for news of one job.
+inline constexpr std::size_t readers_per_job_max = 64;
+/// Jobs of one session that run at the same time.
+inline constexpr std::size_t jobs_per_session_running_max = 16;
+/// Jobs of one session that wait or run.
+inline constexpr std::size_t jobs_per_session_max = 256;
+/// Open sessions, whether their machines are up or not.
+inline constexpr std::size_t sessions_max = 4096;
+/// Messages from actors to the thread of a bridge that wait to be sent.
+inline constexpr std::size_t outbox_messages_max = 65536;
+
+static_assert(readers_per_job_max < requests_open_max);
+static_assert(jobs_per_session_running_max <= jobs_per_session_max);
+static_assert(requests_open_max < outbox_messages_max);
+
+// --- output --------------------------------------------------------------------------------------
+
+/// Bytes a slot may have sent to the stream hub without its receipt, per job.
+inline constexpr std::size_t output_credit_bytes = 1 * mib;
+/// Output of one job, both streams, that the stream hub keeps in memory; the rest is spooled.
+inline constexpr std::size_t stream_memory_bytes_max = 512 * kib;
+/// Output of all jobs that the stream hub keeps in memory.
+inline constexpr std::size_t hub_memory_bytes_max = 256 * mib;
+/// Jobs that ended whose output can still be read.
+inline constexpr std::size_t jobs_retained_max = 4096;
+/// Bytes per stream in one answer to `read`, whatever was asked for.
+inline constexpr std::size_t read_bytes_max = 4 * mib;
+/// Bytes per stream in one answer to `read` when the client leaves the choice.
+inline constexpr std::size_t read_bytes_default = 1 * mib;
+/// How long a `read` may wait for news.
+inline constexpr milliseconds read_wait_max{30'000};
+
+static_assert(chunk_bytes_max <= output_credit_bytes);
+static_assert(stream_memory_bytes_max < hub_memory_bytes_max);
+static_assert(read_bytes_default <= read_bytes_max);
+
+// --- input ---------------------------------------------------------------------------------------
+
+/// Standard input that waits for one program.
+inline constexpr std::size_t stdin_waiting_bytes_max = 4 * mib;
+/// Files placed by one request.
+inline constexpr std::size_t files_max = 1024;
+/// Bytes of one answer to `read_file`, whatever was asked for.
+inline constexpr std::size_t file_read_bytes_max = 4 * mib;
+/// Variables of one job's environment, arguments of one job.
+inline constexpr std::size_t arguments_max = 4096;
+/// Members of one job's metadata.
+inline constexpr std::size_t metadata_members_max = 64;
+/// Metadata of one job, names and values together.
+inline constexpr std::size_t metadata_bytes_max = 64 * kib;
+
+static_assert(stdin_waiting_bytes_max <= request_bytes_max);
+static_assert(file_read_bytes_max <= request_bytes_max);
+static_assert(arguments_max < elements_max);
+
+// --- the least a job can be given ----------------------------------------------------------------
+
+/// Below this no interpreter starts.
+inline constexpr std::uint64_t memory_mib_min = 16;
+/// The program itself.
+inline constexpr std::uint64_t processes_min = 1;
+inline constexpr std::uint64_t timeout_ms_min = 1;
+inline constexpr std::uint64_t disk_mib_min = 1;
+
+// --- history -------------------------------------------------------------------------------------
+
+/// Entries of one page, whatever was asked for.
+inline constexpr std::uint32_t history_page_max = 1000;
+/// Entries of one page when the client leaves the choice.
+inline constexpr std::uint32_t history_page_default = 100;
+/// Bytes of all entries on one page; the page ends early rather than grow beyond.
+inline constexpr std::size_t history_page_bytes_max = 16 * mib;
+/// Records that share one sync.
+inline constexpr std::size_t history_batch_max = 512;
+/// Bytes of the records that share one sync.
+inline constexpr std::size_t history_batch_bytes_max = 32 * mib;
+/// Size of the journal beyond which the oldest entries go, whoever's they are.
+inline constexpr std::uint64_t journal_bytes_max = 16 * gib;
+
+static_assert(history_page_default <= history_page_max);
+static_assert(history_page_bytes_max < request_bytes_max);
+
+// --- time ----------------------------------------------------------------------------------------
+
+/// How long a machine may take from its end's order to being gone before the slot is broken.
+inline constexpr milliseconds machine_end_timeout{10'000};
+/// How much later than the guest's own timer the server's deadline ends a job.
+inline constexpr milliseconds guest_grace{250};
+/// First pause before a lost machine is replaced; doubles with each loss.
+inline constexpr milliseconds restart_delay_min{50};
+/// The longest such pause.
+inline constexpr milliseconds restart_delay_max{10'000};
+/// How long the breaker stays open before one machine is tried again.
+inline constexpr milliseconds breaker_open_time{15'000};
+/// What a client is told to wait when there is no place for its request.
+inline constexpr milliseconds retry_after{250};
+
+static_assert(restart_delay_min < restart_delay_max);
+
+} // namespace berth::limits

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "config/limits.hpp"
+#include "config/policy.hpp"
+#include "messages/caf.hpp"
+#include "messages/job.hpp"
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace berth {
+
+/// The pool of machines.
+struct pool_settings {
+  /// Machines that may exist at once.
+  std::uint32_t slots_max = 128;
+  /// Idle machines kept ready, by the language that is warm in them; "" is a plain machine.
+  std::map<std::string, std::uint32_t> warm{{"python", 4}, {"bash", 2}, {"javascript", 2}, {"", 1}};
+  /// Idle machines kept ready at most, whatever `warm` adds up to.
+  std::uint32_t warm_max = 16;
+  /// Jobs that may wait for a machine; one more is refused with no_capacity.
+  std::uint32_t waiting_max = 1024;
+  /// Jobs that may wait or run, over all sessions.
+  std::uint32_t jobs_alive_max = 4096;
+  /// A session unused for so long is closed.
+  std::uint64_t session_idle_ms = 1'800'000;
+  /// A machine that is not up by then is given up.
+  std::uint64_t start_timeout_ms = 10'000;
+  /// A job that has no machine by then ends as machine_lost.
+  std::uint64_t queue_timeout_ms = 30'000;
+  /// More lost machines within a minute open the breaker.
+  std::uint32_t restarts_per_minute_max = 30;
+
+  bool operator==(const pool_settings&) const = default;
+};
+
+/// A machine type by name: what a session gets that asks for it.
+struct vm_type {
+  std::uint64_t memory_mib = 512;
+  std::uint64_t processes = 64;
+  std::uint64_t disk_mib = 256;
+  /// Machine kind that must serve; empty: settings.kind.
+  std::string kind;
+
+  bool operator==(const vm_type&) const = default;
+};
+
+/// The machine types that clients of the contract know by name.
+std::map<std::string, vm_type> default_vm_types();
+
+/// All that an operator can set. Read once before the server starts, never changed afterwards;
+/// shared by const reference. Every member has a default, so `settings{}` is a working server once
+/// fill_paths() gave it its directories.
+struct settings {
+  /// What must last: the journal, caches of compiled programs. Empty: chosen by fill_paths().
+  std::string data_dir;
+  /// What ends with the server: sockets, spool, machines' files. Empty: chosen by fill_paths().
+  std::string runtime_dir;
+  /// Where berth-guest and the templates are. Empty: chosen by fill_paths().
+  std::string lib_dir;
+
+  /// ZeroMQ endpoint of requests.
+  std::string zmq_router = "tcp://127.0.0.1:5555";
+  /// Second endpoint of requests; empty: none; "auto": ipc://<runtime_dir>/berth.ipc, put in its
+  /// place by fill_paths().
+  std::string zmq_ipc = "auto";
+  /// ZeroMQ endpoint of events.
+  std::string zmq_events = "tcp://127.0.0.1:5556";
+  /// CURVE keys of the server, 40 characters of Z85 each; both or neither.
+  std::string zmq_curve_secret_key;
+  std::string zmq_curve_public_key;
+  /// Public keys of the clients let in; empty with a server key: every client with the server's
+  /// key.
+  std::vector<std::string> zmq_curve_clients;
+
+  /// Where HTTP listens; a numeric address.
+  std::string http_address = "127.0.0.1";
+  /// 0: any free port.
+  std::uint16_t http_port = 8080;
+  /// Bearer tokens that let a client in; empty: none is asked for.
+  std::vector<std::string> http_tokens;
+  /// Lets HTTP listen beyond loopback without tokens.
+  bool http_insecure = false;
+
+  /// Machine kind: auto, namespace, instant, qemu or firecracker.
+  std::string kind = "auto";
+  /// Isolation without which the server refuses to start: user_namespace, seccomp, landlock,
+  /// cgroup_memory, cgroup_pids.
+  std::vector<std::string> require{"user_namespace", "seccomp"};
+
+  pool_settings pool;
+  /// Limits of a job that names none.
+  job_limits defaults{.timeout_ms = 30'000,
+                      .memory_mib = 512,
+                      .processes = 64,
+                      .output_bytes = limits::mib,
+                      .disk_mib = 256};
+  /// The most that a job may ask for.
+  job_limits maxima{.timeout_ms = 3'600'000,
+                    .memory_mib = 8192,
+                    .processes = 1024,
+                    .output_bytes = 4 * limits::gib,
+                    .disk_mib = 8192};
+  /// Machine types by name; see find_vm_type().
+  std::map<std::string, vm_type> vm_types = default_vm_types();
+
+  /// How long running jobs may go on after SIGTERM.
+  std::uint64_t drain_grace_ms = 10'000;
+  /// User id that the server takes on when it is started as root; 0: it stays root.
+  std::uint32_t server_uid = 64320;
+  /// Output per stream in a reply to run; all of it is there by read.
+  std::uint64_t reply_output_bytes = limits::mib;
+  /// Output per stream kept in a history entry.
+  std::uint64_t history_output_bytes = 64 * limits::kib;
+  /// Output of all jobs kept on disk.
+  std::uint64_t spool_bytes_max = 8 * limits::gib;
+  /// Size of the journal beyond which the oldest entries go.
+  std::uint64_t journal_bytes_max = limits::journal_bytes_max;
+  /// Least level that is logged: debug, info, warn or error.
+  std::string log_level = "info";
+
+  /// What programs may be and what becomes of them.
+  vm_execution_policy policy;
+
+  bool operator==(const settings&) const = default;
+};
+
+/// Reads settings from a file; see parse_settings().
+expected<settings> load_settings(const std::string& path);
+
+/// Reads settings from JSON text, the whole of which is checked before anything is used. Every
+/// member is optional. Unknown members are errors that name the nearest known one, except inside
+/// `vm_execution`. `name` stands for the text in errors, which give line and column of bad syntax
+/// and the path of a bad member. Paths are as given: call fill_paths() after it.
+expected<settings> parse_settings(std::string_view text, const std::string& name);
+
+/// Fills in directories and endpoints that were left empty: /var/lib/berth and /run/berth for root,
+/// the XDG directories for others, the library directory found beside the executable.
+void fill_paths(settings& values);
+
+/// Checks what no single member shows: endpoints beyond loopback without keys or tokens, defaults
+/// beyond maxima, unknown kinds, languages and isolation names. Returns the first fault, or none.
+error check(const settings& values);
+
+/// The machine type of a name. Legacy clients send any name: an unknown or empty one is the
+/// policy's default_vm_type, and when that is unknown too, the settings' default limits.
+vm_type find_vm_type(const settings& values, std::string_view name);
+
+/// The limits of a job: what it asks for, else the defaults, within maxima and policy. The error
+/// (malformed below the least, too_large beyond the most) names the member.
+expected<job_limits> resolve_limits(const run& request, const settings& values);
+
+/// Checks everything about a request that needs no policy of patterns: text without NUL, sizes,
+/// environment names, paths. The error names the member.
+error check_request(const run& request, const settings& values);
+
+} // namespace berth
