@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Python module `berth_warm`: what a warm Python interpreter needs from below.
+#define PY_SSIZE_T_CLEAN
+#include "machines/namespace/templates/warm.h"
+
+#include <Python.h>
+#include <stdlib.h>
+
+static void before_fork(void* context) {
+  (void)context;
+  PyOS_BeforeFork();
+}
+
+static void after_fork(void* context, int child) {
+  (void)context;
+  if (child)
+    PyOS_AfterFork_Child();
+  else
+    PyOS_AfterFork_Parent();
+}
+
+static void rehearse(void* context) {
+  PyObject* result = PyObject_CallNoArgs(context);
+  if (result == NULL)
+    PyErr_Clear();
+  Py_XDECREF(result);
+}
+
+static PyObject* serve(PyObject* self, PyObject* callable) {
+  (void)self;
+  struct berth_warm_hooks hooks = {.before_fork = before_fork,
+                                   .after_fork = after_fork,
+                                   .rehearse = rehearse,
+                                   .context = callable};
+  struct berth_job job = {NULL, 0};
+  berth_serve(&hooks, &job);
+  PyObject* bytes = PyBytes_FromStringAndSize(job.data, (Py_ssize_t)job.size);
+  free(job.data);
+  return bytes;
+}
+
+/// The innermost frame of the calling thread; nulled while a job runs, so that the job's own frame
+/// is the outermost that anyone can see.
+static struct _PyInterpreterFrame** current_frame(PyThreadState* thread) {
+#if PY_VERSION_HEX < 0x030D0000
+  return &thread->cframe->current_frame;
+#else
+  return &thread->current_frame;
+#endif
+}
+
+static PyObject* evaluate(PyObject* self, PyObject* args) {
+  (void)self;
+  PyObject* code = NULL;
+  PyObject* globals = NULL;
+  if (!PyArg_ParseTuple(args, "O!O!", &PyCode_Type, &code, &PyDict_Type, &globals))
+    return NULL;
+  PyThreadState* thread = PyThreadState_Get();
+  struct _PyInterpreterFrame* frame = *current_frame(thread);
+  *current_frame(thread) = NULL;
+  PyObject* result = PyEval_EvalCode(code, globals, globals);
+  *current_frame(thread) = frame;
+  return result;
+}
+
+static PyObject* leave(PyObject* self, PyObject* args) {
+  (void)self;
+  int code = 0;
+  if (!PyArg_ParseTuple(args, "i", &code))
+    return NULL;
+  exit(code);
+}
+
+static PyObject* hide_origin(PyObject* self, PyObject* args) {
+  (void)self;
+  const char* line = NULL;
+  Py_ssize_t size = 0;
+  if (!PyArg_ParseTuple(args, "y#", &line, &size))
+    return NULL;
+  berth_hide_origin(line, (size_t)size);
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"serve", serve, METH_O,
+     "serve(rehearse): be a template; returns a job's bytes in each process that is to run one."},
+    {"evaluate", evaluate, METH_VARARGS,
+     "evaluate(code, globals): run code as the outermost frame."},
+    {"leave", leave, METH_VARARGS, "leave(code): end the process as C does, not as Python does."},
+    {"hide_origin", hide_origin, METH_VARARGS,
+     "hide_origin(line): replace the command line shown."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {.m_base = PyModuleDef_HEAD_INIT,
+                                    .m_name = "berth_warm",
+                                    .m_doc = "What a warm Python interpreter needs from below.",
+                                    .m_size = -1,
+                                    .m_methods = methods};
+
+PyMODINIT_FUNC PyInit_berth_warm(void) {
+  return PyModule_Create(&module);
+}
