@@ -59,7 +59,7 @@ struct history_settings {
 /// The `vm_execution` object of the Terraphim contract, with the defaults of a server. Each field
 /// says where it is enforced. An unknown member of the object is ignored, as the contract asks.
 struct vm_execution_policy {
-  /// False: every run and submit is refused as `rejected`. Enforced by check_request().
+  /// False: every program is blocked. Enforced by the VALIDATOR.
   bool enabled = true;
   /// Where legacy clients find the server. Reported to them as it is.
   std::string api_base_url = "http://localhost:8080";

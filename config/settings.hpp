@@ -5,6 +5,7 @@
 #include "config/policy.hpp"
 #include "messages/caf.hpp"
 #include "messages/job.hpp"
+#include "messages/session.hpp"
 
 #include <cstdint>
 #include <map>
@@ -146,16 +147,25 @@ void fill_paths(settings& values);
 /// beyond maxima, unknown kinds, languages and isolation names. Returns the first fault, or none.
 error check(const settings& values);
 
-/// The machine type of a name. Legacy clients send any name: an unknown or empty one is the
-/// policy's default_vm_type, and when that is unknown too, the settings' default limits.
+/// The machine type of a name, lowered to maxima and policy. Legacy clients send any name: an
+/// unknown or empty one is the policy's default_vm_type, and when that is unknown too, the
+/// settings' default limits.
 vm_type find_vm_type(const settings& values, std::string_view name);
 
-/// The limits of a job: what it asks for, else the defaults, within maxima and policy. The error
-/// (malformed below the least, too_large beyond the most) names the member.
+/// The limits of a job: what it asks for, else the machine type it names, else the defaults, within
+/// maxima and policy. The error (malformed below the least, too_large beyond the most) names the
+/// member.
 expected<job_limits> resolve_limits(const run& request, const settings& values);
 
-/// Checks everything about a request that needs no policy of patterns: text without NUL, sizes,
-/// environment names, paths. The error names the member.
-error check_request(const run& request, const settings& values);
+/// The machine of a session: what it asks for, else its machine type, within maxima and policy.
+/// Errors as resolve_limits() gives them.
+expected<vm_type> resolve_machine(const open_session& request, const settings& values);
+
+/// Checks everything about a request that no policy decides: a known language, code that is not
+/// blank, text without NUL, sizes, environment names, paths. The error names the member.
+error check_request(const run& request);
+
+/// Checks files that are to be placed; part of check_request(). The error names the member.
+error check_files(const std::vector<placed_file>& files);
 
 } // namespace berth
