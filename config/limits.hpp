@@ -116,4 +116,9 @@ inline constexpr milliseconds retry_after{250};
 
 static_assert(restart_delay_min < restart_delay_max);
 
+/// Machines that start at the same time; more only wait for each other.
+inline constexpr std::uint32_t machines_starting_max = 16;
+/// Compiled programs kept for equal sources.
+inline constexpr std::size_t binary_cache_bytes_max = 256 * mib;
+
 } // namespace berth::limits
