@@ -38,7 +38,18 @@ using stream_hub_actor = caf::typed_actor<
   // Serves a reader, at once or as soon as there is news.
   on<read>::reply<output_slice>,
   // Publishes a state change.
-  caf::reacts_to<announce>>;
+  caf::reacts_to<announce>,
+  // A reader has waited long enough.
+  caf::reacts_to<caf::timeout_atom, std::uint64_t>>;
+
+/// The SPOOL keeps output that is too much for memory in files, on a thread of its own.
+using spool_actor = caf::typed_actor<
+  // Appends to a stream of a job.
+  on<output_chunk>::reply<output_taken>,
+  // Reads from a stream of a job.
+  on<read_spool>::reply<spooled>,
+  // The job's output is wanted no more.
+  caf::reacts_to<drop_spool>>;
 
 /// A SLOT holds one machine at a time and runs jobs in it.
 using slot_actor = caf::typed_actor<
@@ -67,6 +78,8 @@ using supervisor_actor = caf::typed_actor<
   on<place_job>::reply<outcome>,
   // Ends a job that waits or runs.
   on<stop_job>::reply<cancelled>,
+  // Lists the jobs that wait or run.
+  on<list_jobs>::reply<job_list>,
   // Finds the session a job belongs to; opens it when the policy provisions.
   on<find_session>::reply<session_info>,
   // Opens a session and answers when its machine is up.
@@ -87,8 +100,12 @@ using supervisor_actor = caf::typed_actor<
   on<get_pool>::reply<pool_info>,
   // A slot's machine is up, lost or gone.
   caf::reacts_to<slot_changed>,
+  // Keeps a compiled program for equal sources.
+  caf::reacts_to<keep_binary>,
   // Ends every session and machine; answers when nothing is left.
-  on<drain>::reply<drained>>;
+  on<drain>::reply<drained>,
+  // Its own clock.
+  caf::reacts_to<caf::tick_atom>>;
 
 /// The GATEWAY is where every door leads: it admits, numbers, bounds and answers every request.
 using gateway_actor = caf::typed_actor<
@@ -116,7 +133,9 @@ using gateway_actor = caf::typed_actor<
   on<get_pool>::reply<pool_info>, on<get_health>::reply<health_info>,
   on<describe>::reply<description>,
   // Takes nothing new; answers when every job ended, by itself within the grace time or by force.
-  on<drain>::reply<drained>>;
+  on<drain>::reply<drained>,
+  // The grace time is over.
+  caf::reacts_to<caf::timeout_atom>>;
 
 } // namespace berth
 
@@ -125,6 +144,7 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_actors, caf::id_block::berth_messages::end)
   CAF_ADD_TYPE_ID(berth_actors, (berth::validator_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::history_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::stream_hub_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::spool_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::slot_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::supervisor_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::gateway_actor))

@@ -67,9 +67,10 @@ public:
   virtual void send(const guest::to_guest& message) = 0;
   /// Changes the limits of a running machine. Takes effect before any later send.
   virtual void set_limits(const machine_limits& limits) = 0;
-  /// Brings a warm interpreter into the machine; the guest says `warmed` when it is there. A kind
-  /// whose guests warm themselves ignores it.
-  virtual void warm(std::string_view language) = 0;
+  /// Brings a warm interpreter into the machine; the guest says `warmed` when it is there. False:
+  /// none will come, because no template serves the language now or the guests of this kind warm
+  /// themselves; jobs start all the same.
+  virtual bool warm(std::string_view language) = 0;
   /// Stops and goes on reading from the guest, for a reader that cannot keep up.
   virtual void hold_output(bool held) = 0;
   virtual machine_usage usage() const = 0;

@@ -31,15 +31,55 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+namespace {
+
+/// Counts what a tree would hold, before memory is spent on it.
+struct counting_visitor : msgpack::null_visitor {
+  explicit counting_visitor(const decode_bounds& limit) : bounds(limit) {}
+
+  bool start_array(std::uint32_t count) {
+    values += count;
+    return values <= bounds.values && ++depth <= bounds.depth;
+  }
+  bool start_map(std::uint32_t count) {
+    values += std::size_t{2} * count;
+    return values <= bounds.values && ++depth <= bounds.depth;
+  }
+  bool end_array() { return --depth, true; }
+  bool end_map() { return --depth, true; }
+
+  const decode_bounds& bounds;
+  std::size_t values = 0;
+  std::size_t depth = 0;
+};
+
+/// Whether all lists and maps together stay within bounds; broken msgpack is the parser's matter.
+bool within_values(std::span<const char> data, const decode_bounds& bounds) {
+  counting_visitor count{bounds};
+  std::size_t offset = 0;
+  msgpack::parse(data.data(), data.size(), offset, count);
+  return count.values <= bounds.values;
+}
+
+bool refer(msgpack::type::object_type, std::size_t, void*) {
+  return true;
+}
+
+} // namespace
+
 decoded<object_tree> object_tree::parse(std::span<const char> data, const decode_bounds& bounds) {
   if (data.empty())
     return malformed{"", "is empty, expected one msgpack value"};
   try {
+    // Fewer bytes than values allowed can only promise too many, which the parser refuses.
+    if (data.size() > bounds.values && !within_values(data, bounds))
+      return malformed{"", "holds more than " + std::to_string(bounds.values) + " values"};
     msgpack::unpack_limit limit{bounds.elements,     bounds.elements, bounds.text_bytes,
                                 bounds.binary_bytes, 0,               bounds.depth};
     std::size_t offset = 0;
     msgpack::object_handle handle
-      = msgpack::unpack(data.data(), data.size(), offset, nullptr, nullptr, limit);
+      = msgpack::unpack(data.data(), data.size(), offset, bounds.borrow ? refer : nullptr, nullptr,
+                        limit);
     if (offset != data.size())
       return malformed{"", "has " + std::to_string(data.size() - offset)
                              + " bytes after the msgpack value"};

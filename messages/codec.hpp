@@ -48,6 +48,10 @@ struct decode_bounds {
   std::size_t text_bytes = limits::request_bytes_max;
   std::size_t binary_bytes = limits::request_bytes_max;
   std::size_t depth = limits::depth_max;
+  /// Values in all lists and maps together: a byte on the wire can stand for 24 in memory.
+  std::size_t values = 8 * limits::elements_max;
+  /// Text and bytes of the tree stay in the data that was parsed, which must outlive the tree.
+  bool borrow = false;
 };
 
 /// Whether text is well-formed UTF-8 (no surrogates, no overlong forms).

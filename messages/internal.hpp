@@ -125,6 +125,54 @@ struct output_taken {
   bool operator==(const output_taken&) const = default;
 };
 
+/// To SPOOL: read a stream of a job.
+struct read_spool {
+  std::string job;
+  std::uint32_t stream = guest::stdout_stream;
+  std::uint64_t offset = 0;
+  std::uint64_t bytes_max = 0;
+
+  static constexpr const char* type_name = "read_spool";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &read_spool::job), field("stream", &read_spool::stream),
+                      field("offset", &read_spool::offset),
+                      field("bytes_max", &read_spool::bytes_max)};
+  }
+  bool operator==(const read_spool&) const = default;
+};
+
+/// From SPOOL: bytes of a stream.
+struct spooled {
+  bytes data;
+
+  static constexpr const char* type_name = "spooled";
+  static constexpr auto fields() { return std::tuple{field("data", &spooled::data)}; }
+  bool operator==(const spooled&) const = default;
+};
+
+/// To SPOOL: forget a job's output.
+struct drop_spool {
+  std::string job;
+
+  static constexpr const char* type_name = "drop_spool";
+  static constexpr auto fields() { return std::tuple{field("job", &drop_spool::job)}; }
+  bool operator==(const drop_spool&) const = default;
+};
+
+/// To SUPERVISOR: a compiled program, from a fresh machine before any user code ran in it.
+struct keep_binary {
+  std::string language;
+  std::string code;
+  bytes data;
+
+  static constexpr const char* type_name = "keep_binary";
+  static constexpr auto fields() {
+    return std::tuple{field("language", &keep_binary::language), field("code", &keep_binary::code),
+                      field("data", &keep_binary::data)};
+  }
+  bool operator==(const keep_binary&) const = default;
+};
+
 /// To STREAM HUB: the job ended; no output follows. The answer is the outcome with its output.
 struct close_stream {
   outcome ended;

@@ -9,9 +9,9 @@
 namespace berth {
 
 /// Where a slot is in its life. See actors/lifecycle.hpp for what leads where.
-enum class slot_state : std::uint8_t { empty, starting, idle, leased, busy, ending, broken };
-inline constexpr std::array<std::string_view, 7> slot_state_names{
-  "empty", "starting", "idle", "leased", "busy", "ending", "broken"};
+enum class slot_state : std::uint8_t { empty, starting, idle, leased, busy, ending };
+inline constexpr std::array<std::string_view, 6> slot_state_names{
+  "empty", "starting", "idle", "leased", "busy", "ending"};
 constexpr std::span<const std::string_view> enum_names(slot_state) {
   return slot_state_names;
 }

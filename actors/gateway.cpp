@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "actors/gateway.hpp"
+
+#include "actors/ids.hpp"
+#include "config/languages.hpp"
+#include "config/limits.hpp"
+#include "config/log.hpp"
+#include "config/version.hpp"
+
+#include <caf/send.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <variant>
+
+namespace berth {
+
+namespace {
+
+/// A job between its admission and its reply.
+struct alive_job {
+  job_order order;
+  caf::typed_response_promise<outcome> runner;    // a `run` waits for the end
+  caf::typed_response_promise<accepted> submitter; // a `submit` waits for the record
+  bool recorded = false;                           // its acceptance is on disk
+};
+
+/// GATEWAY: where every door leads.
+class gateway_state {
+public:
+  static constexpr const char* name = "berth.gateway";
+
+  gateway_actor::behavior_type make_behavior(gateway_actor::pointer self, gateway_parts parts);
+
+private:
+  caf::result<outcome> on_run(const run& request);
+  caf::result<accepted> on_submit(const submit& request);
+  caf::result<cancelled> on_cancel(const cancel& request);
+  void tell_ended(const std::string& id, caf::typed_response_promise<cancelled> promise);
+  caf::result<output_slice> on_read(const read& request);
+  caf::result<verdict> on_validate(const validate& request);
+  caf::result<session_info> on_open(const open_session& request);
+  caf::result<files_put> on_put_files(const put_files& request);
+  caf::result<health_info> on_health();
+  caf::result<drained> on_drain(const drain& request);
+
+  // The life of a job, step by step.
+  expected<job_order> admit(const run& request) const;
+  void begin(alive_job job);
+  void find_its_session(const std::string& id);
+  void judge_it(const std::string& id);
+  void start(const std::string& id);
+  void block(const std::string& id);
+  void on_recorded(const std::string& id);
+  void on_ended(const std::string& id, outcome result);
+  void close(const std::string& id, outcome result);
+  void refuse(const std::string& id, const error& why);
+  void announce_end(const outcome& result);
+  void on_grace_over();
+  void check_drained();
+
+  gateway_actor::pointer self_ = nullptr;
+  gateway_parts parts_;
+  std::map<std::string, alive_job> jobs_; // ids sort by time
+  std::int64_t started_at_ms_ = unix_ms();
+  bool is_draining_ = false;
+  std::uint32_t ended_in_drain_ = 0;
+  std::uint32_t interrupted_in_drain_ = 0;
+  caf::typed_response_promise<drained> draining_;
+};
+
+gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer self,
+                                                          gateway_parts parts) {
+  self_ = self;
+  parts_ = std::move(parts);
+  return {
+    [this](const run& x) { return on_run(x); },
+    [this](const submit& x) { return on_submit(x); },
+    [this](const read& x) { return on_read(x); },
+    [this](const cancel& x) { return on_cancel(x); },
+    [this](const write_stdin& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const validate& x) { return on_validate(x); },
+    [this](const list_jobs& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const open_session& x) { return on_open(x); },
+    [this](const close_session& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const list_sessions& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const get_usage& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const put_files& x) { return on_put_files(x); },
+    [this](const read_file& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const query_history& x) { return self_->delegate(parts_.history, x); },
+    [this](const get_pool& x) { return self_->delegate(parts_.supervisor, x); },
+    [this](const get_health&) { return on_health(); },
+    [](const describe&) { return make_description(); },
+    [this](const drain& x) { return on_drain(x); },
+    [this](caf::timeout_atom) { on_grace_over(); },
+  };
+}
+
+// --- admission -----------------------------------------------------------------------------------
+
+/// The order of a request, or why it is refused at once.
+expected<job_order> gateway_state::admit(const run& request) const {
+  if (is_draining_)
+    return fail(ec::shutting_down, "the server drains and takes nothing new");
+  if (jobs_.size() >= parts_.config->pool.jobs_alive_max)
+    return caf::make_error(ec::no_capacity,
+                           std::to_string(jobs_.size()) + " jobs wait or run already",
+                           static_cast<std::uint32_t>(limits::retry_after.count()));
+  if (!parts_.config->policy.enabled)
+    return fail(ec::rejected, "vm_execution is not enabled on this server");
+  if (error why = check_request(request))
+    return why;
+  auto language = canonical_language(request.language);
+  if (!language)
+    return fail(ec::unsupported, "language: " + request.language
+                                   + " is not one of python, javascript, bash, rust, go");
+  if (!request.kind.empty() && request.kind != parts_.machine_kind)
+    return fail(ec::isolation_unavailable, "kind: " + request.kind
+                                             + " machines are not served here, "
+                                             + parts_.machine_kind + " ones are");
+  auto limits = resolve_limits(request, *parts_.config);
+  if (!limits)
+    return limits.error();
+  job_order order{.job = new_job_id(),
+                  .request = request,
+                  .limits = *limits,
+                  .verdict = {},
+                  .submitted_at_ms = unix_ms()};
+  order.request.language = *language;
+  return order;
+}
+
+caf::result<outcome> gateway_state::on_run(const run& request) {
+  auto order = admit(request);
+  if (!order)
+    return order.error();
+  alive_job job;
+  job.order = std::move(*order);
+  job.runner = self_->make_response_promise<outcome>();
+  auto promise = job.runner;
+  begin(std::move(job));
+  return promise;
+}
+
+caf::result<accepted> gateway_state::on_submit(const submit& request) {
+  auto order = admit(request);
+  if (!order)
+    return order.error();
+  alive_job job;
+  job.order = std::move(*order);
+  job.submitter = self_->make_response_promise<accepted>();
+  auto promise = job.submitter;
+  begin(std::move(job));
+  return promise;
+}
+
+void gateway_state::begin(alive_job job) {
+  std::string id = job.order.job;
+  const run& request = job.order.request;
+  bool in_session = !request.session.empty() || (!request.agent_id.empty() && !request.one_shot);
+  jobs_[id] = std::move(job);
+  if (in_session)
+    find_its_session(id);
+  else
+    judge_it(id);
+}
+
+void gateway_state::find_its_session(const std::string& id) {
+  const run& request = jobs_.at(id).order.request;
+  find_session wanted{.session = request.session,
+                      .agent_id = request.agent_id,
+                      .vm_type = request.vm_type,
+                      .kind = request.kind};
+  self_->request(parts_.supervisor, caf::infinite, std::move(wanted))
+    .then(
+      [this, id](const session_info& session) {
+        run& found = jobs_.at(id).order.request;
+        found.session = session.session;
+        if (found.agent_id.empty())
+          found.agent_id = session.agent_id;
+        judge_it(id);
+      },
+      [this, id](const error& why) { refuse(id, why); });
+}
+
+void gateway_state::judge_it(const std::string& id) {
+  const run& request = jobs_.at(id).order.request;
+  self_
+    ->request(parts_.validator, caf::infinite,
+              judge{.code = request.code, .language = request.language})
+    .then(
+      [this, id](verdict& answer) {
+        job_order& order = jobs_.at(id).order;
+        order.verdict = std::move(answer);
+        self_->send(parts_.hub,
+                    open_stream{.job = id, .output_bytes = order.limits.output_bytes});
+        self_->request(parts_.history, caf::infinite, record_accepted{.order = order})
+          .then([this, id](const recorded&) { on_recorded(id); },
+                [this, id](const error& why) { refuse(id, why); });
+        if (order.verdict.decision == decision::block)
+          block(id);
+        else
+          start(id);
+      },
+      [this, id](const error& why) { refuse(id, why); });
+}
+
+// --- a job's life --------------------------------------------------------------------------------
+
+/// Runs the job while its acceptance is being written: the reply waits for both.
+void gateway_state::start(const std::string& id) {
+  self_->request(parts_.supervisor, caf::infinite, place_job{.order = jobs_.at(id).order})
+    .then([this, id](outcome& result) { on_ended(id, std::move(result)); },
+          [this, id](const error& why) {
+            outcome lost;
+            lost.state = job_state::machine_lost;
+            lost.detail = describe_error(why);
+            on_ended(id, std::move(lost));
+          });
+}
+
+void gateway_state::block(const std::string& id) {
+  outcome result;
+  result.state = job_state::blocked;
+  result.detail = "the validator blocked it";
+  on_ended(id, std::move(result));
+}
+
+void gateway_state::on_recorded(const std::string& id) {
+  auto found = jobs_.find(id);
+  if (found == jobs_.end())
+    return;
+  alive_job& job = found->second;
+  job.recorded = true;
+  if (job.submitter.pending())
+    job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
+}
+
+/// The job ended in its machine, or never reached one.
+void gateway_state::on_ended(const std::string& id, outcome result) {
+  auto found = jobs_.find(id);
+  if (found == jobs_.end())
+    return;
+  const job_order& order = found->second.order;
+  result.job = id;
+  result.language = order.request.language;
+  result.agent_id = order.request.agent_id;
+  result.session = order.request.session;
+  result.verdict = order.verdict;
+  result.verdict.code.clear();
+  result.submitted_at_ms = order.submitted_at_ms;
+  if (result.ended_at_ms == 0)
+    result.ended_at_ms = unix_ms();
+  self_->request(parts_.hub, caf::infinite, close_stream{.ended = std::move(result)})
+    .then([this, id](outcome& full) { close(id, std::move(full)); },
+          [this, id](const error& why) { refuse(id, why); });
+}
+
+/// Writes the end and answers when it is on disk. HISTORY works in order, so the acceptance is then
+/// on disk too.
+void gateway_state::close(const std::string& id, outcome result) {
+  auto kept = std::make_shared<outcome>(std::move(result));
+  self_->request(parts_.history, caf::infinite, record_ended{.ended = *kept})
+    .then(
+      [this, id, kept](const recorded&) {
+        auto node = jobs_.extract(id);
+        if (node.empty())
+          return;
+        announce_end(*kept);
+        alive_job& job = node.mapped();
+        if (job.submitter.pending())
+          job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
+        if (job.runner.pending())
+          job.runner.deliver(std::move(*kept));
+        check_drained();
+      },
+      [this, id](const error& why) { refuse(id, why); });
+}
+
+void gateway_state::announce_end(const outcome& result) {
+  if (is_draining_)
+    ++(result.state == job_state::interrupted ? interrupted_in_drain_ : ended_in_drain_);
+  self_->send(parts_.hub, announce{.topic = "job." + result.job + ".state",
+                                   .event = {.id = result.job,
+                                             .state = std::string{name_of(result.state)},
+                                             .detail = result.detail,
+                                             .at_ms = result.ended_at_ms}});
+}
+
+/// Gives a job up: it is not recorded, so it does not go on.
+void gateway_state::refuse(const std::string& id, const error& why) {
+  auto node = jobs_.extract(id);
+  if (node.empty())
+    return;
+  log::warn("gateway", "refused a job", {{"job", id}, {"why", describe_error(why)}});
+  self_->send(parts_.hub, announce{.topic = "job." + id + ".state",
+                                   .event = {.id = id,
+                                             .state = "refused",
+                                             .detail = describe_error(why),
+                                             .at_ms = unix_ms()}});
+  caf::anon_send(parts_.supervisor, stop_job{.job = id, .reason = end_reason::interrupted});
+  alive_job& job = node.mapped();
+  if (job.submitter.pending())
+    job.submitter.deliver(why);
+  if (job.runner.pending())
+    job.runner.deliver(why);
+  check_drained();
+}
+
+caf::result<cancelled> gateway_state::on_cancel(const cancel& request) {
+  auto promise = self_->make_response_promise<cancelled>();
+  stop_job stop{.job = request.job, .reason = end_reason::cancelled};
+  self_->request(parts_.supervisor, caf::infinite, std::move(stop))
+    .then([promise](const cancelled& answer) mutable { promise.deliver(answer); },
+          [this, promise, id = request.job](const error&) { tell_ended(id, promise); });
+  return promise;
+}
+
+/// Answers a cancel that came too late with the state the job ended in.
+void gateway_state::tell_ended(const std::string& id,
+                               caf::typed_response_promise<cancelled> promise) {
+  query_history query;
+  query.job = id;
+  self_->request(parts_.history, caf::infinite, std::move(query))
+    .then(
+      [promise, id](const history_page& page) mutable {
+        if (page.entries.empty())
+          promise.deliver(fail(ec::not_found, "job: there is no job " + id));
+        else
+          promise.deliver(cancelled{.job = id, .state = page.entries.front().result.state});
+      },
+      [promise](error& why) mutable { promise.deliver(std::move(why)); });
+}
+
+caf::result<output_slice> gateway_state::on_read(const read& request) {
+  if (request.job.empty())
+    return fail(ec::malformed, "job: must not be empty");
+  return self_->delegate(parts_.hub, request);
+}
+
+caf::result<verdict> gateway_state::on_validate(const validate& request) {
+  auto language = canonical_language(request.language);
+  judge wanted{.code = request.code, .language = language ? *language : request.language};
+  return self_->delegate(parts_.validator, std::move(wanted));
+}
+
+caf::result<session_info> gateway_state::on_open(const open_session& request) {
+  if (is_draining_)
+    return fail(ec::shutting_down, "the server drains and takes nothing new");
+  // The limits of a session are checked as a job's are.
+  run limits_only;
+  limits_only.memory_mib = request.memory_mib;
+  limits_only.processes = request.processes;
+  limits_only.disk_mib = request.disk_mib;
+  auto limits = resolve_limits(limits_only, *parts_.config);
+  if (!limits)
+    return limits.error();
+  return self_->delegate(parts_.supervisor, request);
+}
+
+caf::result<files_put> gateway_state::on_put_files(const put_files& request) {
+  run files_only;
+  files_only.code = "-";
+  files_only.language = "bash";
+  files_only.files = request.files;
+  if (error why = check_request(files_only))
+    return why;
+  return self_->delegate(parts_.supervisor, request);
+}
+
+caf::result<health_info> gateway_state::on_health() {
+  auto promise = self_->make_response_promise<health_info>();
+  self_->request(parts_.supervisor, caf::infinite, get_pool{})
+    .then(
+      [this, promise](const pool_info& pool) mutable {
+        health_info info{.status = is_draining_        ? "draining"
+                                   : pool.breaker_open ? "degraded"
+                                                       : "healthy",
+                         .version = version,
+                         .uptime_ms = static_cast<std::uint64_t>(unix_ms() - started_at_ms_),
+                         .machine_kind = parts_.machine_kind,
+                         .isolation = parts_.isolation,
+                         .jobs_alive = static_cast<std::uint32_t>(jobs_.size()),
+                         .machines = pool.machines,
+                         .draining = is_draining_};
+        promise.deliver(std::move(info));
+      },
+      [promise](error& why) mutable { promise.deliver(std::move(why)); });
+  return promise;
+}
+
+// --- the end -------------------------------------------------------------------------------------
+
+caf::result<drained> gateway_state::on_drain(const drain& request) {
+  is_draining_ = true;
+  draining_ = self_->make_response_promise<drained>();
+  auto promise = draining_;
+  // What is left after the grace time is ended and says so.
+  self_->delayed_send(self_, std::chrono::milliseconds{request.grace_ms}, caf::timeout_atom_v);
+  check_drained();
+  return promise;
+}
+
+void gateway_state::on_grace_over() {
+  for (const auto& [id, job] : jobs_)
+    caf::anon_send(parts_.supervisor, stop_job{.job = id, .reason = end_reason::interrupted});
+}
+
+void gateway_state::check_drained() {
+  if (is_draining_ && jobs_.empty() && draining_.pending())
+    draining_.deliver(drained{.ended = ended_in_drain_, .interrupted = interrupted_in_drain_});
+}
+
+gateway_actor::behavior_type gateway(gateway_actor::stateful_pointer<gateway_state> self,
+                                     gateway_parts parts) {
+  return state_of(self).make_behavior(self, std::move(parts));
+}
+
+} // namespace
+
+gateway_actor spawn_gateway(caf::actor_system& system, gateway_parts parts) {
+  return system.spawn(gateway, std::move(parts));
+}
+
+} // namespace berth

@@ -1,0 +1,738 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "actors/slot.hpp"
+
+#include "actors/ids.hpp"
+#include "actors/lifecycle.hpp"
+#include "actors/slot_job.hpp"
+#include "config/limits.hpp"
+#include "config/log.hpp"
+
+#include <caf/send.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <chrono>
+#include <map>
+#include <set>
+
+namespace berth {
+
+namespace {
+
+using caf::timeout_atom;
+
+/// Wake-ups that a slot sends itself.
+enum class wake : std::uint8_t { start, warm, deadline, force, request };
+
+/// What a SLOT hears beside what others may say to it: its machine and its own clock. Every message
+/// of a machine carries the machine's number, so that a late word of an old one is not taken for
+/// the new one's.
+using slot_self
+  = slot_actor::extend<caf::reacts_to<std::uint64_t, guest::hello>,
+                       caf::reacts_to<std::uint64_t, guest::warmed>,
+                       caf::reacts_to<std::uint64_t, guest::job_started>,
+                       caf::reacts_to<std::uint64_t, guest::output>,
+                       caf::reacts_to<std::uint64_t, guest::stdin_taken>,
+                       caf::reacts_to<std::uint64_t, guest::binary>,
+                       caf::reacts_to<std::uint64_t, guest::job_ended>,
+                       caf::reacts_to<std::uint64_t, guest::job_refused>,
+                       caf::reacts_to<std::uint64_t, guest::file_put>,
+                       caf::reacts_to<std::uint64_t, guest::file_data>,
+                       caf::reacts_to<std::uint64_t, guest::pong>,
+                       // The machine is lost: why, and whether memory ran out.
+                       caf::reacts_to<std::uint64_t, std::string, bool>,
+                       // Nothing of the machine exists any more.
+                       caf::reacts_to<std::uint64_t>,
+                       // A wake-up: what for, which machine, which job or request.
+                       caf::reacts_to<timeout_atom, std::uint8_t, std::uint64_t, std::uint32_t>>;
+
+/// Hands what a machine says to its slot. Lives on the reactor's thread.
+class forwarder : public machines::machine_listener {
+public:
+  forwarder(slot_self slot, std::uint64_t machine) : slot_(std::move(slot)), machine_(machine) {}
+
+  void on_frame(guest::from_guest frame) override {
+    std::visit([this](auto& message) { caf::anon_send(slot_, machine_, std::move(message)); },
+               frame);
+  }
+  void on_lost(std::string why, bool out_of_memory) override {
+    caf::anon_send(slot_, machine_, std::move(why), out_of_memory);
+  }
+  void on_gone() override { caf::anon_send(slot_, machine_); }
+
+private:
+  slot_self slot_;
+  std::uint64_t machine_;
+};
+
+/// SLOT: one machine at a time, and the jobs in it.
+class slot_logic {
+public:
+  static constexpr const char* name = "berth.slot";
+
+  slot_logic() = default;
+  slot_logic(const slot_logic&) = delete;
+  slot_logic& operator=(const slot_logic&) = delete;
+  ~slot_logic() {
+    if (machine_)
+      machine_->destroy();
+  }
+
+  slot_self::behavior_type make_behavior(slot_self::pointer self, slot_parts parts);
+
+private:
+  struct file_request {
+    caf::typed_response_promise<files_put> put;    // whoever placed files waits here
+    caf::typed_response_promise<file_content> get; // whoever reads a file waits here
+    std::uint32_t left = 0;        // acknowledgements still to come
+    std::uint32_t count = 0;
+    std::string path;
+    std::uint64_t offset = 0;
+    std::uint32_t job = 0; // the job that waits for its files; 0: a client's request
+    std::string error;
+  };
+
+  // Requests.
+  void on_fill(const fill_slot& request);
+  void on_empty();
+  void on_limit(const limit_slot& request);
+  caf::result<outcome> on_run(const run_job& request);
+  void on_stop(const stop_job& request);
+  caf::result<stdin_written> on_write_stdin(const write_stdin& request);
+  caf::result<files_put> on_put_files(const put_files& request);
+  caf::result<file_content> on_read_file(const read_file& request);
+  caf::result<session_usage> on_usage();
+
+  // The machine.
+  void on_hello(const guest::hello& message);
+  void on_warmed(const guest::warmed& message);
+  void on_started(const guest::job_started& message);
+  void on_output(guest::output& message);
+  void on_stdin_taken(const guest::stdin_taken& message);
+  void on_binary(guest::binary& message);
+  void on_ended(const guest::job_ended& message);
+  void on_refused(const guest::job_refused& message);
+  void on_file_put(const guest::file_put& message);
+  void on_file_data(guest::file_data& message);
+  void on_lost(const std::string& why, bool out_of_memory);
+  void on_gone();
+  void on_wake(wake what, std::uint32_t number);
+
+  // Steps.
+  void become_ready();
+  void prepare(std::uint32_t number);
+  void start(std::uint32_t number);
+  void feed_stdin(std::uint32_t number, slot_job& job);
+  void finish(std::uint32_t number, outcome result);
+  void finish_all(const std::string& why, bool out_of_memory);
+  void destroy();
+  void send_files(std::uint32_t request, const std::vector<placed_file>& files,
+                  const std::string& cwd);
+  std::uint32_t chunk_count(const std::vector<placed_file>& files) const;
+  void report(slot_state state, std::string detail = {});
+  void wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number);
+  slot_job* find_job(const std::string& job, std::uint32_t* number = nullptr);
+  slot_job* job_of(std::uint32_t number);
+  void fail_requests(const std::string& why);
+  static void refuse(file_request& request, error why);
+
+  slot_self::pointer self_ = nullptr;
+  slot_parts parts_;
+  slot_state state_ = slot_state::empty;
+  std::uint64_t machine_number_ = 0; // grows with every machine in this slot
+  std::string machine_id_;
+  std::shared_ptr<machines::machine> machine_;
+  std::chrono::steady_clock::time_point started_;
+  std::string wanted_warm_;
+  std::multiset<std::string> warm_; // warm interpreters the guest told of
+  bool hello_ = false;
+  machines::machine_limits limits_;
+  std::map<std::uint32_t, slot_job> jobs_;
+  std::map<std::uint32_t, file_request> requests_;
+  std::uint32_t next_number_ = 0;
+  std::uint64_t output_in_flight_ = 0;
+  bool output_held_ = false;
+};
+
+slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot_parts parts) {
+  self_ = self;
+  parts_ = std::move(parts);
+  // A word of a machine that is no longer this slot's is dropped.
+  auto mine = [this](std::uint64_t machine) { return machine == machine_number_ && machine_; };
+  return {
+    [this](const fill_slot& x) { on_fill(x); },
+    [this](const empty_slot&) { on_empty(); },
+    [this](const limit_slot& x) { on_limit(x); },
+    [this](const run_job& x) { return on_run(x); },
+    [this](const stop_job& x) { on_stop(x); },
+    [this](const write_stdin& x) { return on_write_stdin(x); },
+    [this](const put_files& x) { return on_put_files(x); },
+    [this](const read_file& x) { return on_read_file(x); },
+    [this](const get_usage&) { return on_usage(); },
+    [this, mine](std::uint64_t m, const guest::hello& x) { if (mine(m)) on_hello(x); },
+    [this, mine](std::uint64_t m, const guest::warmed& x) { if (mine(m)) on_warmed(x); },
+    [this, mine](std::uint64_t m, const guest::job_started& x) { if (mine(m)) on_started(x); },
+    [this, mine](std::uint64_t m, guest::output& x) { if (mine(m)) on_output(x); },
+    [this, mine](std::uint64_t m, const guest::stdin_taken& x) { if (mine(m)) on_stdin_taken(x); },
+    [this, mine](std::uint64_t m, guest::binary& x) { if (mine(m)) on_binary(x); },
+    [this, mine](std::uint64_t m, const guest::job_ended& x) { if (mine(m)) on_ended(x); },
+    [this, mine](std::uint64_t m, const guest::job_refused& x) { if (mine(m)) on_refused(x); },
+    [this, mine](std::uint64_t m, const guest::file_put& x) { if (mine(m)) on_file_put(x); },
+    [this, mine](std::uint64_t m, guest::file_data& x) { if (mine(m)) on_file_data(x); },
+    [](std::uint64_t, const guest::pong&) {},
+    [this, mine](std::uint64_t m, const std::string& why, bool oom) {
+      if (mine(m))
+        on_lost(why, oom);
+    },
+    [this, mine](std::uint64_t m) { if (mine(m)) on_gone(); },
+    [this, mine](timeout_atom, std::uint8_t what, std::uint64_t m, std::uint32_t number) {
+      if (mine(m))
+        on_wake(static_cast<wake>(what), number);
+    },
+  };
+}
+
+// --- the machine's life --------------------------------------------------------------------------
+
+void slot_logic::on_fill(const fill_slot& request) {
+  auto to = next(state_, slot_event::fill);
+  if (!to)
+    return;
+  state_ = *to;
+  ++machine_number_;
+  machine_id_ = request.machine;
+  wanted_warm_ = request.warm;
+  warm_.clear();
+  hello_ = false;
+  output_in_flight_ = 0;
+  output_held_ = false;
+  started_ = std::chrono::steady_clock::now();
+  limits_ = {.memory_bytes = request.memory_mib * limits::mib,
+             .processes = request.processes,
+             .disk_bytes = request.disk_mib * limits::mib};
+  machines::machine_spec spec{.id = request.machine, .limits = limits_, .warm = {}};
+  if (!request.warm.empty())
+    spec.warm.push_back(request.warm);
+  auto listener
+    = std::make_shared<forwarder>(caf::actor_cast<slot_self>(self_), machine_number_);
+  machine_ = parts_.source->start(spec, std::move(listener));
+  wake_later(std::chrono::milliseconds{parts_.start_timeout_ms}, wake::start, 0);
+}
+
+void slot_logic::on_hello(const guest::hello& message) {
+  if (hello_)
+    return;
+  hello_ = true;
+  if (message.version != guest::protocol_version) {
+    machine_->destroy();
+    return;
+  }
+  bool waits = wanted_warm_ == "python" || wanted_warm_ == "javascript";
+  if (waits && !warm_.contains(wanted_warm_))
+    wake_later(warm_wait, wake::warm, 0);
+  else
+    become_ready();
+}
+
+void slot_logic::become_ready() {
+  if (auto to = next(state_, slot_event::ready)) {
+    state_ = *to;
+    report(slot_state::idle);
+  }
+}
+
+void slot_logic::on_warmed(const guest::warmed& message) {
+  if (warm_.size() < limits::elements_max)
+    warm_.insert(message.language);
+  if (state_ == slot_state::starting && hello_ && message.language == wanted_warm_)
+    become_ready();
+  for (auto& [number, job] : jobs_)
+    if (job.waits_for_warm && job.order.request.language == message.language) {
+      job.waits_for_warm = false;
+      start(number);
+      return;
+    }
+}
+
+void slot_logic::on_limit(const limit_slot& request) {
+  machines::machine_limits wanted{.memory_bytes = request.memory_mib * limits::mib,
+                                  .processes = request.processes,
+                                  .disk_bytes = request.disk_mib * limits::mib};
+  if (!machine_ || wanted == limits_)
+    return;
+  limits_ = wanted;
+  machine_->set_limits(wanted);
+}
+
+void slot_logic::on_empty() {
+  if (!next(state_, slot_event::end)) {
+    report(slot_state::empty);
+    return;
+  }
+  finish_all("the machine was ended", false);
+  destroy();
+}
+
+void slot_logic::destroy() {
+  state_ = slot_state::ending;
+  fail_requests("the machine was ended");
+  if (machine_)
+    machine_->destroy();
+}
+
+void slot_logic::on_lost(const std::string& why, bool out_of_memory) {
+  if (state_ == slot_state::ending)
+    return;
+  slot_state before = state_;
+  state_ = slot_state::ending;
+  log::warn("slot", "lost its machine",
+            {{"machine", machine_id_}, {"was", std::string{name_of(before)}}, {"why", why}});
+  finish_all(why, out_of_memory);
+  fail_requests("the machine was lost: " + why);
+  report(slot_state::ending, why);
+  machine_->destroy();
+}
+
+void slot_logic::on_gone() {
+  finish_all("the machine is gone", false);
+  fail_requests("the machine is gone");
+  machine_.reset();
+  state_ = slot_state::empty;
+  report(slot_state::empty);
+}
+
+void slot_logic::report(slot_state state, std::string detail) {
+  self_->send(parts_.supervisor, slot_changed{.slot = parts_.number,
+                                              .machine = machine_id_,
+                                              .state = state,
+                                              .detail = std::move(detail)});
+}
+
+// --- jobs ----------------------------------------------------------------------------------------
+
+caf::result<outcome> slot_logic::on_run(const run_job& request) {
+  std::uint32_t number = ++next_number_;
+  slot_job& job = jobs_[number];
+  job.order = request.order;
+  job.exclusive = request.exclusive;
+  job.binary = request.binary;
+  job.want_binary = request.want_binary;
+  job.promise = self_->make_response_promise<outcome>();
+  auto promise = job.promise;
+  if (!machine_ || state_ == slot_state::ending || state_ == slot_state::starting) {
+    finish(number, ended_without_run(job, job_state::machine_lost, "the machine is not there"));
+    return promise;
+  }
+  if (state_ == slot_state::idle)
+    state_ = slot_state::leased;
+  state_ = next(state_, slot_event::begin).value_or(slot_state::busy);
+  job.oom_kills_before = machine_->usage().oom_kills;
+  prepare(number);
+  return promise;
+}
+
+/// Files first, then a warm interpreter if one can be had, then the start.
+void slot_logic::prepare(std::uint32_t number) {
+  slot_job& job = jobs_.at(number);
+  const run& request = job.order.request;
+  if (!request.files.empty()) {
+    std::uint32_t id = ++next_number_;
+    file_request& files = requests_[id];
+    files.job = number;
+    files.left = chunk_count(request.files);
+    send_files(id, request.files, request.cwd);
+    job.waits_for_files = true;
+  }
+  bool can_be_warm = request.language == "python" || request.language == "javascript"
+                     || request.language == "rust";
+  if (can_be_warm && job.binary.empty() && !warm_.contains(request.language)
+      && machine_->warm(request.language)) {
+    job.waits_for_warm = true;
+    wake_later(warm_wait, wake::warm, number);
+  }
+  start(number);
+}
+
+void slot_logic::start(std::uint32_t number) {
+  slot_job& job = jobs_.at(number);
+  if (job.waits_for_files || job.waits_for_warm || job.sent)
+    return;
+  const run& request = job.order.request;
+  bool modified = job.order.verdict.decision == decision::modify;
+  guest::start_job message{.job = number,
+                           .language = request.language,
+                           .code = modified ? job.order.verdict.code : request.code,
+                           .args = request.args,
+                           .env = request.env,
+                           .cwd = request.cwd,
+                           .stdin_open = request.stdin_open || !request.stdin_data.empty(),
+                           .output_bytes = job.order.limits.output_bytes,
+                           .exclusive = job.exclusive,
+                           .binary = std::move(job.binary),
+                           .want_binary = job.want_binary};
+  // One warm rustc compiles one program; an exclusive interpreter becomes its job.
+  if (request.language == "rust" || job.exclusive)
+    warm_.erase(request.language);
+  job.sent = true;
+  job.started_at_ms = unix_ms();
+  job.started = std::chrono::steady_clock::now();
+  machine_->send(message);
+  job.stdin_waiting.assign(request.stdin_data.begin(), request.stdin_data.end());
+  job.stdin_eof = !request.stdin_open;
+  if (message.stdin_open)
+    feed_stdin(number, job);
+  wake_later(std::chrono::milliseconds{job.order.limits.timeout_ms}, wake::deadline, number);
+}
+
+/// Sends input as far as the guest has room for it.
+void slot_logic::feed_stdin(std::uint32_t number, slot_job& job) {
+  while (job.stdin_room > 0 && (!job.stdin_waiting.empty() || job.stdin_eof) && !job.stdin_closed) {
+    std::size_t size = std::min({job.stdin_waiting.size(), limits::chunk_bytes_max,
+                                 static_cast<std::size_t>(job.stdin_room)});
+    guest::stdin_data message{.job = number, .data = {}, .eof = false};
+    message.data.assign(job.stdin_waiting.begin(),
+                        job.stdin_waiting.begin() + static_cast<std::ptrdiff_t>(size));
+    job.stdin_waiting.erase(job.stdin_waiting.begin(),
+                            job.stdin_waiting.begin() + static_cast<std::ptrdiff_t>(size));
+    job.stdin_room -= size;
+    message.eof = job.stdin_eof && job.stdin_waiting.empty();
+    job.stdin_closed = message.eof;
+    machine_->send(message);
+  }
+}
+
+void slot_logic::on_started(const guest::job_started& message) {
+  slot_job* job = job_of(message.job);
+  if (job == nullptr || job->running)
+    return;
+  job->running = true;
+  job->path = message.path;
+  self_->send(parts_.hub,
+              announce{.topic = "job." + job->order.job + ".state",
+                       .event = {.id = job->order.job,
+                                 .state = "running",
+                                 .detail = machine_id_,
+                                 .at_ms = unix_ms()}});
+}
+
+void slot_logic::on_output(guest::output& message) {
+  slot_job* job = job_of(message.job);
+  bool known = message.stream == guest::stdout_stream || message.stream == guest::stderr_stream;
+  if (job == nullptr || !known || message.data.empty())
+    return;
+  std::uint64_t size = message.data.size();
+  output_in_flight_ += size;
+  if (output_in_flight_ > limits::output_credit_bytes && !output_held_) {
+    output_held_ = true;
+    machine_->hold_output(true);
+  }
+  auto give_back = [this, size, machine = machine_number_] {
+    if (machine != machine_number_)
+      return;
+    output_in_flight_ -= std::min(size, output_in_flight_);
+    if (output_held_ && output_in_flight_ <= limits::output_credit_bytes / 2) {
+      output_held_ = false;
+      machine_->hold_output(false);
+    }
+  };
+  self_
+    ->request(parts_.hub, caf::infinite,
+              output_chunk{.job = job->order.job,
+                           .stream = message.stream,
+                           .data = std::move(message.data)})
+    .then([give_back](const output_taken&) { give_back(); },
+          [give_back](const error&) { give_back(); });
+}
+
+void slot_logic::on_stdin_taken(const guest::stdin_taken& message) {
+  if (slot_job* job = job_of(message.job)) {
+    job->stdin_room = std::min(job->stdin_room + message.bytes_taken, stdin_window);
+    feed_stdin(message.job, *job);
+  }
+}
+
+void slot_logic::on_binary(guest::binary& message) {
+  slot_job* job = job_of(message.job);
+  if (job == nullptr || !job->want_binary
+      || job->compiled.size() + message.data.size() > limits::request_bytes_max)
+    return;
+  job->compiled.insert(job->compiled.end(), message.data.begin(), message.data.end());
+  if (!message.last)
+    return;
+  job->want_binary = false;
+  self_->send(parts_.supervisor, keep_binary{.language = job->order.request.language,
+                                             .code = job->order.request.code,
+                                             .data = std::move(job->compiled)});
+}
+
+void slot_logic::on_ended(const guest::job_ended& message) {
+  slot_job* job = job_of(message.job);
+  if (job == nullptr || !job->sent)
+    return;
+  machines::machine_usage usage = machine_->usage();
+  outcome result = ended_by_guest(*job, message, usage);
+  finish(message.job, std::move(result));
+}
+
+void slot_logic::on_refused(const guest::job_refused& message) {
+  if (slot_job* job = job_of(message.job))
+    finish(message.job, ended_without_run(*job, job_state::machine_lost, message.reason));
+}
+
+void slot_logic::on_stop(const stop_job& request) {
+  std::uint32_t number = 0;
+  slot_job* job = find_job(request.job, &number);
+  if (job == nullptr)
+    return;
+  if (!job->stop)
+    job->stop = request.reason;
+  if (!job->sent) {
+    finish(number, ended_without_run(*job, state_of(*job->stop), "ended before it was started"));
+    return;
+  }
+  machine_->send(guest::end_job{.job = number});
+  wake_later(limits::guest_grace, wake::force, number);
+}
+
+void slot_logic::finish(std::uint32_t number, outcome result) {
+  auto node = jobs_.extract(number);
+  if (node.empty())
+    return;
+  slot_job& job = node.mapped();
+  result.machine = machine_id_;
+  result.machine_kind = std::string{parts_.source->kind()};
+  // Files that were on their way for this job are nobody's any more.
+  std::erase_if(requests_, [&](const auto& item) { return item.second.job == number; });
+  if (jobs_.empty())
+    if (auto to = next(state_, slot_event::done))
+      state_ = *to;
+  job.promise.deliver(std::move(result));
+}
+
+void slot_logic::finish_all(const std::string& why, bool out_of_memory) {
+  while (!jobs_.empty()) {
+    auto& [number, job] = *jobs_.begin();
+    job_state state = out_of_memory ? job_state::out_of_memory : job_state::machine_lost;
+    if (job.stop)
+      state = state_of(*job.stop);
+    finish(number, ended_without_run(job, state, why));
+  }
+}
+
+void slot_logic::on_wake(wake what, std::uint32_t number) {
+  switch (what) {
+    case wake::start:
+      if (state_ == slot_state::starting)
+        on_lost("the machine did not come up in time", false);
+      break;
+    case wake::warm:
+      if (number == 0) {
+        become_ready();
+      } else if (slot_job* job = job_of(number); job != nullptr && job->waits_for_warm) {
+        job->waits_for_warm = false;
+        start(number);
+      }
+      break;
+    case wake::deadline:
+      if (slot_job* job = job_of(number))
+        on_stop({.job = job->order.job, .reason = end_reason::timed_out});
+      break;
+    case wake::force:
+      if (slot_job* job = job_of(number); job != nullptr)
+        on_lost("the guest did not end a job in time", false);
+      break;
+    case wake::request:
+      if (auto found = requests_.find(number); found != requests_.end()) {
+        refuse(found->second, fail(ec::deadline, "the machine did not answer in time"));
+        requests_.erase(found);
+      }
+      break;
+  }
+}
+
+slot_job* slot_logic::find_job(const std::string& id, std::uint32_t* number) {
+  for (auto& [key, job] : jobs_)
+    if (job.order.job == id) {
+      if (number != nullptr)
+        *number = key;
+      return &job;
+    }
+  return nullptr;
+}
+
+slot_job* slot_logic::job_of(std::uint32_t number) {
+  auto found = jobs_.find(number);
+  return found == jobs_.end() ? nullptr : &found->second;
+}
+
+// --- input and files -----------------------------------------------------------------------------
+
+caf::result<stdin_written> slot_logic::on_write_stdin(const write_stdin& request) {
+  std::uint32_t number = 0;
+  slot_job* job = find_job(request.job, &number);
+  if (job == nullptr)
+    return fail(ec::not_found, "job " + request.job + " does not run");
+  if (!job->order.request.stdin_open || job->stdin_eof)
+    return fail(ec::conflict, "standard input of job " + request.job + " is closed");
+  if (job->stdin_waiting.size() + request.data.size() > limits::stdin_waiting_bytes_max)
+    return fail(ec::no_capacity, "data: the program has not read what it was sent before");
+  job->stdin_waiting.insert(job->stdin_waiting.end(), request.data.begin(), request.data.end());
+  job->stdin_eof = request.eof;
+  if (job->sent)
+    feed_stdin(number, *job);
+  return stdin_written{.job = request.job, .bytes_taken = request.data.size()};
+}
+
+std::uint32_t slot_logic::chunk_count(const std::vector<placed_file>& files) const {
+  std::size_t count = 0;
+  for (const auto& file : files)
+    count += std::max<std::size_t>(1, (file.data.size() + limits::chunk_bytes_max - 1)
+                                        / limits::chunk_bytes_max);
+  return static_cast<std::uint32_t>(count);
+}
+
+void slot_logic::send_files(std::uint32_t request, const std::vector<placed_file>& files,
+                            const std::string& cwd) {
+  for (const auto& file : files) {
+    std::size_t offset = 0;
+    do {
+      std::size_t size = std::min(file.data.size() - offset, limits::chunk_bytes_max);
+      auto from = file.data.begin() + static_cast<std::ptrdiff_t>(offset);
+      guest::put_file message{.request = request,
+                              .path = file.path,
+                              .cwd = cwd,
+                              .mode = file.mode,
+                              .offset = offset,
+                              .data = {from, from + static_cast<std::ptrdiff_t>(size)},
+                              .last = offset + size == file.data.size()};
+      machine_->send(message);
+      offset += size;
+    } while (offset < file.data.size());
+  }
+}
+
+caf::result<files_put> slot_logic::on_put_files(const put_files& request) {
+  if (!machine_ || state_ == slot_state::ending || !hello_)
+    return fail(ec::machine_failed, "the session's machine is not up");
+  if (request.files.empty())
+    return fail(ec::malformed, "files: is empty");
+  std::uint32_t id = ++next_number_;
+  file_request& files = requests_[id];
+  files.put = self_->make_response_promise<files_put>();
+  files.left = chunk_count(request.files);
+  files.count = static_cast<std::uint32_t>(request.files.size());
+  auto promise = files.put;
+  send_files(id, request.files, {});
+  wake_later(file_timeout, wake::request, id);
+  return promise;
+}
+
+caf::result<file_content> slot_logic::on_read_file(const read_file& request) {
+  if (!machine_ || state_ == slot_state::ending || !hello_)
+    return fail(ec::machine_failed, "the session's machine is not up");
+  std::size_t wanted = request.bytes_max == 0 ? limits::chunk_bytes_max : request.bytes_max;
+  std::uint32_t id = ++next_number_;
+  file_request& file = requests_[id];
+  file.get = self_->make_response_promise<file_content>();
+  file.left = 1;
+  file.path = request.path;
+  file.offset = request.offset;
+  auto promise = file.get;
+  auto size = static_cast<std::uint32_t>(std::min(wanted, limits::file_read_bytes_max / 2));
+  machine_->send(guest::get_file{
+    .request = id, .path = request.path, .offset = request.offset, .bytes_max = size});
+  wake_later(file_timeout, wake::request, id);
+  return promise;
+}
+
+void slot_logic::on_file_put(const guest::file_put& message) {
+  auto found = requests_.find(message.request);
+  if (found == requests_.end() || found->second.left == 0)
+    return;
+  file_request& files = found->second;
+  if (files.error.empty())
+    files.error = message.error;
+  if (--files.left > 0)
+    return;
+  file_request done = std::move(files);
+  requests_.erase(found);
+  if (done.job == 0) {
+    if (done.error.empty())
+      done.put.deliver(files_put{.count = done.count});
+    else
+      done.put.deliver(fail(ec::malformed, "files: " + done.error));
+    return;
+  }
+  slot_job* job = job_of(done.job);
+  if (job == nullptr)
+    return;
+  job->waits_for_files = false;
+  if (done.error.empty())
+    start(done.job);
+  else
+    finish(done.job, ended_without_run(*job, job_state::blocked, "files: " + done.error));
+}
+
+void slot_logic::on_file_data(guest::file_data& message) {
+  auto found = requests_.find(message.request);
+  if (found == requests_.end() || found->second.job != 0 || found->second.count != 0)
+    return;
+  file_request file = std::move(found->second);
+  requests_.erase(found);
+  if (!message.error.empty()) {
+    file.get.deliver(fail(ec::not_found, "path: " + message.error));
+    return;
+  }
+  file.get.deliver(file_content{.path = file.path,
+                                    .data = std::move(message.data),
+                                    .offset = file.offset,
+                                    .size = message.size,
+                                    .eof = message.eof});
+}
+
+void slot_logic::refuse(file_request& request, error why) {
+  if (request.count > 0)
+    request.put.deliver(std::move(why));
+  else
+    request.get.deliver(std::move(why));
+}
+
+void slot_logic::fail_requests(const std::string& why) {
+  for (auto& [id, request] : requests_)
+    if (request.job == 0)
+      refuse(request, fail(ec::machine_failed, why));
+  requests_.clear();
+}
+
+caf::result<session_usage> slot_logic::on_usage() {
+  if (!machine_)
+    return fail(ec::machine_failed, "the session's machine is not up");
+  machines::machine_usage now = machine_->usage();
+  auto age = std::chrono::steady_clock::now() - started_;
+  auto age_ms = std::chrono::duration_cast<std::chrono::milliseconds>(age).count();
+  return session_usage{.session = {},
+                       .memory_bytes = now.memory_bytes,
+                       .memory_limit_bytes = limits_.memory_bytes,
+                       .cpu_us = now.cpu_us,
+                       .processes = now.processes,
+                       .disk_bytes = now.disk_bytes,
+                       .disk_limit_bytes = limits_.disk_bytes,
+                       .uptime_ms = static_cast<std::uint64_t>(age_ms)};
+}
+
+void slot_logic::wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number) {
+  self_->delayed_send(self_, delay, caf::timeout_atom_v, static_cast<std::uint8_t>(what),
+                      machine_number_, number);
+}
+
+slot_self::behavior_type slot(slot_self::stateful_pointer<slot_logic> self, slot_parts parts) {
+  return state_of(self).make_behavior(self, std::move(parts));
+}
+
+} // namespace
+
+slot_actor spawn_slot(caf::actor_system& system, slot_parts parts) {
+  return system.spawn(slot, std::move(parts));
+}
+
+} // namespace berth

@@ -1,0 +1,850 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "actors/supervisor.hpp"
+
+#include "actors/binary_cache.hpp"
+#include "actors/ids.hpp"
+#include "actors/lifecycle.hpp"
+#include "actors/pool_plan.hpp"
+#include "actors/restart_policy.hpp"
+#include "actors/slot.hpp"
+#include "config/limits.hpp"
+#include "config/log.hpp"
+
+#include <caf/send.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <list>
+#include <map>
+#include <optional>
+#include <unordered_map>
+
+namespace berth {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+/// A job that waits for its place or runs in it.
+struct placed_job {
+  job_order order;
+  caf::typed_response_promise<outcome> promise;
+  clock::time_point since;
+  std::optional<std::uint32_t> slot; // once it runs
+};
+
+/// A slot as the SUPERVISOR knows it.
+struct slot_record {
+  slot_actor actor;
+  slot_state state = slot_state::empty;
+  std::string machine;
+  std::string warm;
+  std::string session;      // the session that holds it
+  std::uint32_t jobs = 0;   // jobs that run in it
+  bool one_shot = false;    // leased for one job
+  job_limits limits;        // the machine's own
+};
+
+/// A session as the SUPERVISOR knows it.
+struct session_record {
+  session_info info;
+  std::optional<std::uint32_t> slot;
+  std::deque<std::string> queue; // jobs that wait for the machine
+  std::vector<caf::typed_response_promise<session_info>> opening;
+  std::vector<caf::typed_response_promise<session_closed>> closing;
+  bool closed = false;
+};
+
+/// SUPERVISOR: the pool, its sessions, and who waits.
+class supervisor_state {
+public:
+  static constexpr const char* name = "berth.supervisor";
+
+  supervisor_actor::behavior_type make_behavior(supervisor_actor::pointer self,
+                                                supervisor_parts parts);
+
+private:
+  caf::result<outcome> on_place(const place_job& request);
+  caf::result<cancelled> on_stop(const stop_job& request);
+  job_list on_list_jobs(const list_jobs& request) const;
+  caf::result<session_info> on_find(const find_session& request);
+  caf::result<session_info> on_open(const open_session& request);
+  caf::result<session_closed> on_close(const close_session& request);
+  session_list on_list(const list_sessions& request) const;
+  caf::result<stdin_written> on_write_stdin(const write_stdin& request);
+  caf::result<files_put> on_put_files(const put_files& request);
+  caf::result<file_content> on_read_file(const read_file& request);
+  caf::result<session_usage> on_usage(const get_usage& request);
+  pool_info on_pool() const;
+  void on_slot_changed(const slot_changed& message);
+  caf::result<drained> on_drain();
+  void on_tick();
+
+  // Jobs.
+  void run_in(std::uint32_t slot, const std::string& job, bool exclusive);
+  void on_job_done(const std::string& job, outcome result);
+  void end_unplaced(const std::string& job, job_state state, std::string detail);
+  void serve_waiting();
+  std::optional<std::uint32_t> find_idle(const std::string& language) const;
+
+  // Machines.
+  std::optional<std::uint32_t> empty_place();
+  bool start_machine(const std::string& machine, const std::string& warm, const job_limits& limits);
+  void lease(std::uint32_t slot);
+  void release(std::uint32_t slot);
+  void refill(bool hurry);
+  std::map<std::string, pool_plan::stock> stocks() const;
+
+  // Sessions.
+  error admit_session(const open_session& request, const std::string& title) const;
+  session_record& make_session(const open_session& request, std::string title);
+  session_record* find_by(const std::string& any);
+  void seat(session_record& session);
+  void begin_close(session_record& session);
+  void end_close(const std::string& id);
+  void run_queue(session_record& session);
+  void publish(const std::string& topic, const std::string& id, std::string state,
+               std::string detail = {});
+  template <class Reply, class Request>
+  caf::result<Reply> delegate_to(const std::string& session, const Request& request);
+
+  supervisor_actor::pointer self_ = nullptr;
+  supervisor_parts parts_;
+  std::vector<slot_record> slots_;
+  std::unordered_map<std::string, placed_job> jobs_;
+  std::list<std::string> waiting_; // one-shot jobs without a machine, oldest first
+  std::map<std::string, session_record> sessions_;
+  std::unordered_map<std::string, std::string> by_name_;
+  std::unordered_map<std::string, std::string> by_agent_;
+  std::map<std::string, std::uint32_t> alive_; // one-shot jobs by language
+  pool_plan plan_{{}, 0, 0};
+  restart_policy restarts_{0};
+  binary_cache binaries_{limits::binary_cache_bytes_max};
+  pool_info totals_;
+  caf::typed_response_promise<drained> draining_;
+  bool is_draining_ = false;
+};
+
+job_limits machine_limits(const settings& config) {
+  return config.defaults;
+}
+
+bool same_machine_limits(const job_limits& a, const job_limits& b) {
+  return a.memory_mib == b.memory_mib && a.processes == b.processes && a.disk_mib == b.disk_mib;
+}
+
+supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor::pointer self,
+                                                                supervisor_parts parts) {
+  self_ = self;
+  parts_ = std::move(parts);
+  const pool_settings& pool = parts_.config->pool;
+  plan_ = pool_plan{pool.warm, pool.warm_max, limits::machines_starting_max};
+  restarts_ = restart_policy{pool.restarts_per_minute_max};
+  slots_.resize(pool.slots_max);
+  self->send(self, caf::tick_atom_v);
+  return {
+    [this](const place_job& x) { return on_place(x); },
+    [this](const stop_job& x) { return on_stop(x); },
+    [this](const list_jobs& x) { return on_list_jobs(x); },
+    [this](const find_session& x) { return on_find(x); },
+    [this](const open_session& x) { return on_open(x); },
+    [this](const close_session& x) { return on_close(x); },
+    [this](const list_sessions& x) { return on_list(x); },
+    [this](const write_stdin& x) { return on_write_stdin(x); },
+    [this](const put_files& x) { return on_put_files(x); },
+    [this](const read_file& x) { return on_read_file(x); },
+    [this](const get_usage& x) { return on_usage(x); },
+    [this](const get_pool&) { return on_pool(); },
+    [this](const slot_changed& x) { on_slot_changed(x); },
+    [this](keep_binary& x) { binaries_.keep(x.language, x.code, std::move(x.data)); },
+    [this](const drain&) { return on_drain(); },
+    [this](caf::tick_atom) { on_tick(); },
+  };
+}
+
+// --- jobs ----------------------------------------------------------------------------------------
+
+caf::result<outcome> supervisor_state::on_place(const place_job& request) {
+  const std::string& id = request.order.job;
+  const run& wanted = request.order.request;
+  placed_job& job = jobs_[id];
+  job.order = request.order;
+  job.promise = self_->make_response_promise<outcome>();
+  job.since = clock::now();
+  auto promise = job.promise;
+  if (is_draining_) {
+    end_unplaced(id, job_state::interrupted, "the server drains");
+  } else if (!wanted.session.empty()) {
+    session_record* session = find_by(wanted.session);
+    if (session == nullptr || session->closed) {
+      end_unplaced(id, job_state::machine_lost, "session " + wanted.session + " is closed");
+    } else {
+      ++session->info.jobs_alive;
+      session->info.last_used_at_ms = unix_ms();
+      session->queue.push_back(id);
+      run_queue(*session);
+    }
+  } else {
+    std::uint32_t alive = ++alive_[wanted.language];
+    plan_.note_demand(wanted.language, alive);
+    waiting_.push_back(id);
+    serve_waiting();
+  }
+  return promise;
+}
+
+/// Gives machines to waiting one-shot jobs, in order.
+void supervisor_state::serve_waiting() {
+  for (auto place = waiting_.begin(); place != waiting_.end();) {
+    const std::string id = *place;
+    const std::string& language = jobs_.at(id).order.request.language;
+    auto slot = find_idle(language);
+    if (!slot)
+      break;
+    place = waiting_.erase(place);
+    lease(*slot);
+    slots_[*slot].one_shot = true;
+    run_in(*slot, id, true);
+  }
+  refill(false);
+}
+
+/// An idle machine for a one-shot job: its language warm, else a plain one, else any.
+std::optional<std::uint32_t> supervisor_state::find_idle(const std::string& language) const {
+  std::optional<std::uint32_t> plain;
+  std::optional<std::uint32_t> any;
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].state != slot_state::idle)
+      continue;
+    if (slots_[i].warm == language)
+      return i;
+    if (slots_[i].warm.empty())
+      plain = i;
+    any = i;
+  }
+  return plain ? plain : any;
+}
+
+void supervisor_state::run_in(std::uint32_t slot, const std::string& id, bool exclusive) {
+  placed_job& job = jobs_.at(id);
+  slot_record& place = slots_[slot];
+  job.slot = slot;
+  ++place.jobs;
+  ++totals_.jobs_total;
+  place.state = next(place.state, slot_event::begin).value_or(slot_state::busy);
+  const job_limits& limits = job.order.limits;
+  if (exclusive && !same_machine_limits(limits, place.limits))
+    self_->send(place.actor, limit_slot{.memory_mib = limits.memory_mib,
+                                        .processes = limits.processes,
+                                        .disk_mib = limits.disk_mib});
+  run_job message{.order = job.order, .exclusive = exclusive, .binary = {}, .want_binary = false};
+  const run& wanted = job.order.request;
+  bool modified = job.order.verdict.decision == decision::modify;
+  if (!modified && binary_cache::cacheable(wanted.language, wanted.code)) {
+    if (const bytes* known = binaries_.find(wanted.language, wanted.code))
+      message.binary = *known;
+    else
+      message.want_binary = exclusive && wanted.files.empty() && wanted.env.empty();
+  }
+  self_->request(place.actor, caf::infinite, std::move(message))
+    .then([this, id](outcome& result) { on_job_done(id, std::move(result)); },
+          [this, id](const error& why) {
+            outcome lost;
+            lost.job = id;
+            lost.state = job_state::machine_lost;
+            lost.detail = describe_error(why);
+            on_job_done(id, std::move(lost));
+          });
+}
+
+void supervisor_state::on_job_done(const std::string& id, outcome result) {
+  auto found = jobs_.find(id);
+  if (found == jobs_.end())
+    return;
+  placed_job job = std::move(found->second);
+  jobs_.erase(found);
+  const run& wanted = job.order.request;
+  if (result.state == job_state::exited || result.started_at_ms != 0) {
+    std::uint64_t& count = result.path == run_path::warm   ? totals_.warm_total
+                           : result.path == run_path::cold ? totals_.cold_total
+                                                           : totals_.cached_total;
+    ++count;
+  }
+  job.promise.deliver(std::move(result));
+  if (job.slot) {
+    slot_record& place = slots_[*job.slot];
+    --place.jobs;
+    if (place.jobs == 0)
+      place.state = next(place.state, slot_event::done).value_or(place.state);
+    if (place.one_shot)
+      release(*job.slot);
+  }
+  if (wanted.session.empty()) {
+    --alive_[wanted.language];
+  } else if (session_record* session = find_by(wanted.session)) {
+    --session->info.jobs_alive;
+    ++session->info.jobs_run;
+    session->info.last_used_at_ms = unix_ms();
+    run_queue(*session);
+  }
+}
+
+/// Ends a job that never reached a machine.
+void supervisor_state::end_unplaced(const std::string& id, job_state state, std::string detail) {
+  const placed_job& job = jobs_.at(id);
+  outcome result;
+  result.job = id;
+  result.state = state;
+  result.language = job.order.request.language;
+  result.agent_id = job.order.request.agent_id;
+  result.session = job.order.request.session;
+  result.verdict = job.order.verdict;
+  result.submitted_at_ms = job.order.submitted_at_ms;
+  result.ended_at_ms = unix_ms();
+  result.detail = std::move(detail);
+  waiting_.remove(id);
+  on_job_done(id, std::move(result));
+}
+
+caf::result<cancelled> supervisor_state::on_stop(const stop_job& request) {
+  auto found = jobs_.find(request.job);
+  if (found == jobs_.end())
+    return fail(ec::not_found, "job: " + request.job + " is not alive");
+  if (found->second.slot) {
+    self_->send(slots_[*found->second.slot].actor, request);
+  } else {
+    if (session_record* session = find_by(found->second.order.request.session))
+      std::erase(session->queue, request.job);
+    job_state state = request.reason == end_reason::timed_out     ? job_state::timed_out
+                      : request.reason == end_reason::interrupted ? job_state::interrupted
+                                                                  : job_state::cancelled;
+    end_unplaced(request.job, state, "ended before it was started");
+  }
+  return cancelled{.job = request.job, .state = job_state::cancelled};
+}
+
+job_list supervisor_state::on_list_jobs(const list_jobs& request) const {
+  job_list all;
+  for (const auto& [id, job] : jobs_) {
+    const run& wanted = job.order.request;
+    if (!request.session.empty() && request.session != wanted.session)
+      continue;
+    all.jobs.push_back({.job = id,
+                        .state = job.slot ? job_state::running : job_state::queued,
+                        .language = wanted.language,
+                        .agent_id = wanted.agent_id,
+                        .session = wanted.session,
+                        .machine = job.slot ? slots_[*job.slot].machine : std::string{},
+                        .submitted_at_ms = job.order.submitted_at_ms});
+  }
+  std::ranges::sort(all.jobs, {}, &job_info::job);
+  return all;
+}
+
+// --- machines ------------------------------------------------------------------------------------
+
+std::optional<std::uint32_t> supervisor_state::empty_place() {
+  for (std::uint32_t i = 0; i < slots_.size(); ++i)
+    if (slots_[i].state == slot_state::empty)
+      return i;
+  return std::nullopt;
+}
+
+bool supervisor_state::start_machine(const std::string& machine, const std::string& warm,
+                                     const job_limits& limits) {
+  auto place = empty_place();
+  if (!place || is_draining_ || !restarts_.may_start(clock::now()))
+    return false;
+  slot_record& slot = slots_[*place];
+  if (!slot.actor)
+    slot.actor = spawn_slot(self_->system(),
+                            {.number = *place,
+                             .source = parts_.source,
+                             .supervisor = caf::actor_cast<supervisor_actor>(self_),
+                             .hub = parts_.hub,
+                             .start_timeout_ms = parts_.config->pool.start_timeout_ms});
+  slot.state = slot_state::starting;
+  slot.machine = machine;
+  slot.warm = warm;
+  slot.session.clear();
+  slot.one_shot = false;
+  slot.jobs = 0;
+  slot.limits = limits;
+  ++totals_.started_total;
+  self_->send(slot.actor, fill_slot{.machine = machine,
+                                    .warm = warm,
+                                    .memory_mib = limits.memory_mib,
+                                    .processes = limits.processes,
+                                    .disk_mib = limits.disk_mib});
+  return true;
+}
+
+void supervisor_state::lease(std::uint32_t slot) {
+  slots_[slot].state = next(slots_[slot].state, slot_event::lease).value_or(slots_[slot].state);
+}
+
+void supervisor_state::release(std::uint32_t slot) {
+  slot_record& place = slots_[slot];
+  if (!next(place.state, slot_event::end) || place.state == slot_state::ending)
+    return;
+  place.state = slot_state::ending;
+  place.session.clear();
+  self_->send(place.actor, empty_slot{});
+}
+
+std::map<std::string, pool_plan::stock> supervisor_state::stocks() const {
+  std::map<std::string, pool_plan::stock> all;
+  for (const auto& slot : slots_) {
+    if (!slot.session.empty())
+      continue;
+    if (slot.state == slot_state::idle)
+      ++all[slot.warm].idle;
+    if (slot.state == slot_state::starting)
+      ++all[slot.warm].starting;
+  }
+  for (const auto& id : waiting_)
+    ++all[jobs_.at(id).order.request.language].waiting;
+  return all;
+}
+
+/// Starts the machines that the plan asks for.
+void supervisor_state::refill(bool hurry) {
+  if (is_draining_ || !restarts_.may_start(clock::now()))
+    return;
+  auto room = static_cast<std::uint32_t>(std::ranges::count_if(
+    slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
+  for (const auto& flavour : plan_.to_start(stocks(), room, hurry))
+    start_machine("vm-" + new_hex_id(), flavour, machine_limits(*parts_.config));
+}
+
+void supervisor_state::on_slot_changed(const slot_changed& message) {
+  slot_record& slot = slots_[message.slot];
+  if (slot.machine != message.machine)
+    return;
+  switch (message.state) {
+    case slot_state::idle:
+      slot.state = slot_state::idle;
+      restarts_.on_success();
+      publish("vm." + slot.machine, slot.machine, "idle");
+      if (session_record* session = find_by(slot.session))
+        seat(*session);
+      else
+        serve_waiting();
+      break;
+    case slot_state::ending: {
+      // Lost. Before it served anybody that is a failure of the host, not of a job.
+      if (slot.state == slot_state::starting || slot.state == slot_state::idle) {
+        restarts_.on_failure(clock::now());
+        log::error("supervisor", "a machine failed before it served",
+                   {{"machine", slot.machine}, {"why", message.detail}});
+      }
+      ++totals_.lost_total;
+      slot.state = slot_state::ending;
+      publish("vm." + slot.machine, slot.machine, "lost", message.detail);
+      if (session_record* session = find_by(slot.session)) {
+        session->info.state = session_state::lost;
+        publish("session." + session->info.session, session->info.session, "lost", message.detail);
+      }
+      break;
+    }
+    case slot_state::empty: {
+      std::string held_by = slot.session;
+      publish("vm." + slot.machine, slot.machine, "gone");
+      slot.state = slot_state::empty;
+      slot.machine.clear();
+      slot.session.clear();
+      slot.one_shot = false;
+      for (auto& [id, session] : sessions_)
+        if (session.slot == message.slot) {
+          session.slot.reset();
+          held_by = id;
+          break;
+        }
+      if (auto found = sessions_.find(held_by); found != sessions_.end()) {
+        if (found->second.closed)
+          end_close(held_by);
+        else
+          seat(found->second);
+      }
+      serve_waiting();
+      refill(true);
+      break;
+    }
+    default:
+      break;
+  }
+  if (is_draining_)
+    on_tick();
+}
+
+// --- sessions ------------------------------------------------------------------------------------
+
+session_record* supervisor_state::find_by(const std::string& any) {
+  if (any.empty())
+    return nullptr;
+  if (auto found = sessions_.find(any); found != sessions_.end())
+    return &found->second;
+  if (auto found = sessions_.find(session_of_machine(any));
+      found != sessions_.end() && any.starts_with("vm-"))
+    return &found->second;
+  if (auto named = by_name_.find(any); named != by_name_.end())
+    return &sessions_.at(named->second);
+  return nullptr;
+}
+
+error supervisor_state::admit_session(const open_session& request, const std::string& title) const {
+  if (is_draining_)
+    return fail(ec::shutting_down, "the server drains");
+  if (sessions_.size() >= limits::sessions_max || sessions_.size() >= slots_.size())
+    return caf::make_error(ec::no_capacity, "all " + std::to_string(slots_.size())
+                                              + " machines are held by sessions",
+                           static_cast<std::uint32_t>(limits::retry_after.count()));
+  if (!request.kind.empty() && request.kind != parts_.source->kind())
+    return fail(ec::isolation_unavailable, "kind: " + request.kind
+                                             + " machines are not served here, "
+                                             + std::string{parts_.source->kind()} + " ones are");
+  if (title.size() > limits::name_bytes_max || title.find('\0') != std::string::npos)
+    return fail(ec::malformed, "name: must have at most "
+                                 + std::to_string(limits::name_bytes_max) + " bytes and no NUL");
+  if (!title.empty() && by_name_.contains(title))
+    return fail(ec::already_exists, "name: " + title + " is in use");
+  return {};
+}
+
+session_record& supervisor_state::make_session(const open_session& request, std::string title) {
+  vm_type type = find_vm_type(*parts_.config, request.vm_type);
+  // An idle machine lends the session its digits; else they are new.
+  auto idle = find_idle("python");
+  std::string id = idle ? session_of_machine(slots_[*idle].machine) : "s-" + new_hex_id();
+  session_record& session = sessions_[id];
+  session_info& info = session.info;
+  info.session = id;
+  info.name = title.empty() ? id : std::move(title);
+  info.agent_id = request.agent_id;
+  info.machine = machine_of_session(id);
+  info.machine_kind = std::string{parts_.source->kind()};
+  info.vm_type = request.vm_type;
+  info.created_at_ms = info.last_used_at_ms = unix_ms();
+  info.memory_mib = request.memory_mib ? *request.memory_mib : type.memory_mib;
+  info.processes = request.processes ? *request.processes : type.processes;
+  info.disk_mib = request.disk_mib ? *request.disk_mib : type.disk_mib;
+  by_name_[info.name] = id;
+  if (!info.agent_id.empty())
+    by_agent_.try_emplace(info.agent_id, id);
+  if (idle) {
+    lease(*idle);
+    slots_[*idle].session = id;
+    session.slot = idle;
+    self_->send(slots_[*idle].actor, limit_slot{.memory_mib = info.memory_mib,
+                                                .processes = info.processes,
+                                                .disk_mib = info.disk_mib});
+    info.state = session_state::ready;
+  }
+  publish("session." + id, id, "opened");
+  caf::anon_send(parts_.history, record_session{.session = info});
+  if (!idle)
+    seat(session);
+  refill(false);
+  return session;
+}
+
+/// Brings a session to its machine: starts one, or takes the one that came up for it.
+void supervisor_state::seat(session_record& session) {
+  session_info& info = session.info;
+  if (session.closed)
+    return;
+  for (std::uint32_t i = 0; i < slots_.size() && !session.slot; ++i)
+    if (slots_[i].session == info.session && slots_[i].state != slot_state::ending)
+      session.slot = i;
+  if (!session.slot) {
+    job_limits limits{.timeout_ms = 0,
+                      .memory_mib = info.memory_mib,
+                      .processes = info.processes,
+                      .output_bytes = 0,
+                      .disk_mib = info.disk_mib};
+    auto place = empty_place();
+    if (place && start_machine(info.machine, "python", limits)) {
+      slots_[*place].session = info.session;
+      session.slot = place;
+    }
+    if (info.state != session_state::lost)
+      info.state = session_state::starting;
+    return;
+  }
+  slot_record& slot = slots_[*session.slot];
+  if (slot.state != slot_state::idle)
+    return;
+  lease(*session.slot);
+  info.state = session_state::ready;
+  publish("session." + info.session, info.session, "ready");
+  for (auto& promise : session.opening)
+    promise.deliver(info);
+  session.opening.clear();
+  run_queue(session);
+}
+
+/// Starts jobs of a session as far as they may run at once.
+void supervisor_state::run_queue(session_record& session) {
+  if (!session.slot || session.closed)
+    return;
+  slot_record& slot = slots_[*session.slot];
+  bool up = slot.state == slot_state::leased || slot.state == slot_state::busy;
+  while (up && !session.queue.empty() && slot.jobs < limits::jobs_per_session_running_max) {
+    std::string id = session.queue.front();
+    session.queue.pop_front();
+    run_in(*session.slot, id, false);
+  }
+  session.info.state = !up                 ? session.info.state
+                       : slot.jobs > 0     ? session_state::busy
+                                           : session_state::ready;
+}
+
+caf::result<session_info> supervisor_state::on_find(const find_session& request) {
+  if (!request.session.empty()) {
+    session_record* session = find_by(request.session);
+    if (session == nullptr || session->closed)
+      return fail(ec::not_found, "session: there is no session " + request.session);
+    return session->info;
+  }
+  if (auto found = by_agent_.find(request.agent_id); found != by_agent_.end())
+    return sessions_.at(found->second).info;
+  if (!parts_.config->policy.auto_provision)
+    return fail(ec::not_found, "agent_id: agent " + request.agent_id
+                                 + " has no session, and auto_provision is off");
+  open_session open;
+  open.agent_id = request.agent_id;
+  open.vm_type = request.vm_type;
+  open.kind = request.kind;
+  std::string unnamed;
+  if (error why = admit_session(open, unnamed))
+    return why;
+  return make_session(open, {}).info;
+}
+
+caf::result<session_info> supervisor_state::on_open(const open_session& request) {
+  std::string title = request.name;
+  if (error why = admit_session(request, title))
+    return why;
+  session_record& session = make_session(request, std::move(title));
+  if (session.info.state == session_state::ready)
+    return session.info;
+  session.opening.push_back(self_->make_response_promise<session_info>());
+  return session.opening.back();
+}
+
+caf::result<session_closed> supervisor_state::on_close(const close_session& request) {
+  session_record* session = find_by(request.session);
+  if (session == nullptr)
+    return fail(ec::not_found, "session: there is no session " + request.session);
+  auto promise = self_->make_response_promise<session_closed>();
+  session->closing.push_back(promise);
+  begin_close(*session);
+  return promise;
+}
+
+void supervisor_state::begin_close(session_record& session) {
+  if (session.closed)
+    return;
+  session.closed = true;
+  session.info.state = session_state::closed;
+  auto queue = std::move(session.queue);
+  session.queue.clear();
+  for (const auto& id : queue)
+    end_unplaced(id, job_state::cancelled, "the session was closed");
+  std::string id = session.info.session;
+  if (!session.slot) {
+    end_close(id);
+    return;
+  }
+  for (const auto& [job, placed] : jobs_)
+    if (placed.slot == session.slot)
+      self_->send(slots_[*session.slot].actor,
+                  stop_job{.job = job, .reason = end_reason::cancelled});
+  release(*session.slot);
+}
+
+void supervisor_state::end_close(const std::string& id) {
+  auto node = sessions_.extract(id);
+  if (node.empty())
+    return;
+  session_record& session = node.mapped();
+  by_name_.erase(session.info.name);
+  if (auto found = by_agent_.find(session.info.agent_id);
+      found != by_agent_.end() && found->second == id)
+    by_agent_.erase(found);
+  for (auto& promise : session.opening)
+    promise.deliver(fail(ec::conflict, "the session was closed before its machine was up"));
+  for (auto& promise : session.closing)
+    promise.deliver(session_closed{.session = id});
+  caf::anon_send(parts_.history, record_session{.session = session.info});
+  publish("session." + id, id, "closed");
+}
+
+session_list supervisor_state::on_list(const list_sessions& request) const {
+  session_list all;
+  for (const auto& [id, session] : sessions_) {
+    const session_info& info = session.info;
+    bool wanted = request.session.empty() || request.session == id || request.session == info.name
+                  || request.session == info.machine;
+    if (wanted && !session.closed
+        && (request.agent_id.empty() || request.agent_id == info.agent_id))
+      all.sessions.push_back(info);
+  }
+  std::ranges::sort(all.sessions, {}, &session_info::created_at_ms);
+  return all;
+}
+
+template <class Reply, class Request>
+caf::result<Reply> supervisor_state::delegate_to(const std::string& any, const Request& request) {
+  session_record* session = find_by(any);
+  if (session == nullptr || session->closed)
+    return fail(ec::not_found, "session: there is no session " + any);
+  if (!session->slot)
+    return fail(ec::machine_failed, "session: its machine is not up");
+  session->info.last_used_at_ms = unix_ms();
+  auto promise = self_->make_response_promise<Reply>();
+  std::string id = session->info.session;
+  self_->request(slots_[*session->slot].actor, caf::infinite, request)
+    .then(
+      [promise, id](Reply& reply) mutable {
+        if constexpr (std::is_same_v<Reply, session_usage>)
+          reply.session = id;
+        promise.deliver(std::move(reply));
+      },
+      [promise](error& why) mutable { promise.deliver(std::move(why)); });
+  return promise;
+}
+
+caf::result<files_put> supervisor_state::on_put_files(const put_files& request) {
+  return delegate_to<files_put>(request.session, request);
+}
+
+caf::result<file_content> supervisor_state::on_read_file(const read_file& request) {
+  return delegate_to<file_content>(request.session, request);
+}
+
+caf::result<session_usage> supervisor_state::on_usage(const get_usage& request) {
+  return delegate_to<session_usage>(request.session, request);
+}
+
+caf::result<stdin_written> supervisor_state::on_write_stdin(const write_stdin& request) {
+  auto found = jobs_.find(request.job);
+  if (found == jobs_.end())
+    return fail(ec::not_found, "job: " + request.job + " is not alive");
+  if (!found->second.slot)
+    return fail(ec::conflict, "job: " + request.job + " has not started yet");
+  auto promise = self_->make_response_promise<stdin_written>();
+  self_->request(slots_[*found->second.slot].actor, caf::infinite, request)
+    .then([promise](stdin_written& reply) mutable { promise.deliver(std::move(reply)); },
+          [promise](error& why) mutable { promise.deliver(std::move(why)); });
+  return promise;
+}
+
+// --- the whole -----------------------------------------------------------------------------------
+
+pool_info supervisor_state::on_pool() const {
+  pool_info info = totals_;
+  info.slots_max = static_cast<std::uint32_t>(slots_.size());
+  info.sessions = static_cast<std::uint32_t>(sessions_.size());
+  info.waiting = static_cast<std::uint32_t>(waiting_.size());
+  info.waiting_max = parts_.config->pool.waiting_max;
+  info.breaker_open = restarts_.breaker_open(clock::now());
+  info.machine_kind = std::string{parts_.source->kind()};
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    const slot_record& slot = slots_[i];
+    if (slot.state == slot_state::empty)
+      continue;
+    ++info.machines;
+    info.idle += slot.state == slot_state::idle ? 1 : 0;
+    info.leased += slot.state == slot_state::leased || slot.state == slot_state::busy ? 1 : 0;
+    info.slots.push_back({.slot = i,
+                          .state = slot.state,
+                          .machine = slot.machine,
+                          .session = slot.session,
+                          .warm = slot.warm});
+  }
+  return info;
+}
+
+void supervisor_state::on_tick() {
+  auto now = clock::now();
+  if (is_draining_) {
+    for (std::uint32_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].state != slot_state::empty)
+        release(i);
+    bool left = std::ranges::any_of(
+      slots_, [](const slot_record& slot) { return slot.state != slot_state::empty; });
+    if (!left && draining_.pending()) {
+      for (auto& slot : slots_)
+        if (slot.actor)
+          self_->send_exit(slot.actor, caf::exit_reason::user_shutdown);
+      draining_.deliver(drained{});
+    }
+    return;
+  }
+  plan_.fade();
+  std::vector<std::string> late;
+  for (const auto& id : waiting_)
+    if (jobs_.at(id).since + std::chrono::milliseconds{parts_.config->pool.queue_timeout_ms} < now)
+      late.push_back(id);
+  for (const auto& id : late)
+    end_unplaced(id, job_state::machine_lost,
+                 restarts_.breaker_open(now) ? "machines fail to start; see `berth doctor`"
+                                             : "no machine came free in time");
+  std::vector<std::string> idle;
+  std::int64_t idle_before
+    = unix_ms() - static_cast<std::int64_t>(parts_.config->pool.session_idle_ms);
+  for (auto& [id, session] : sessions_) {
+    if (session.info.jobs_alive == 0 && session.info.last_used_at_ms < idle_before)
+      idle.push_back(id);
+    else if (!session.slot)
+      seat(session);
+  }
+  for (const auto& id : idle)
+    if (session_record* session = find_by(id))
+      begin_close(*session);
+  serve_waiting();
+  refill(true);
+  self_->delayed_send(self_, std::chrono::seconds{1}, caf::tick_atom_v);
+}
+
+caf::result<drained> supervisor_state::on_drain() {
+  is_draining_ = true;
+  draining_ = self_->make_response_promise<drained>();
+  auto promise = draining_;
+  while (!waiting_.empty())
+    end_unplaced(waiting_.front(), job_state::interrupted, "the server drains");
+  std::vector<std::string> all;
+  for (const auto& [id, session] : sessions_)
+    all.push_back(id);
+  for (const auto& id : all)
+    if (session_record* session = find_by(id))
+      begin_close(*session);
+  on_tick();
+  return promise;
+}
+
+void supervisor_state::publish(const std::string& topic, const std::string& id, std::string state,
+                               std::string detail) {
+  self_->send(parts_.hub, announce{.topic = topic,
+                                   .event = {.id = id,
+                                             .state = std::move(state),
+                                             .detail = std::move(detail),
+                                             .at_ms = unix_ms()}});
+}
+
+supervisor_actor::behavior_type
+supervisor(supervisor_actor::stateful_pointer<supervisor_state> self, supervisor_parts parts) {
+  return state_of(self).make_behavior(self, std::move(parts));
+}
+
+} // namespace
+
+supervisor_actor spawn_supervisor(caf::actor_system& system, supervisor_parts parts) {
+  return system.spawn(supervisor, std::move(parts));
+}
+
+} // namespace berth

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "actors/interfaces.hpp"
+#include "config/settings.hpp"
+#include "machines/machine.hpp"
+
+#include <caf/actor_system.hpp>
+
+#include <memory>
+
+namespace berth {
+
+/// What the SUPERVISOR depends on. The source outlives it and its slots.
+struct supervisor_parts {
+  std::shared_ptr<const settings> config;
+  machines::machine_source* source = nullptr;
+  stream_hub_actor hub;
+  history_actor history;
+};
+
+/// Starts the SUPERVISOR, which fills its pool at once.
+supervisor_actor spawn_supervisor(caf::actor_system& system, supervisor_parts parts);
+
+} // namespace berth
