@@ -22,7 +22,8 @@ public:
   static bool cacheable(std::string_view language, std::string_view code) {
     auto has = [&](std::string_view what) { return code.find(what) != std::string_view::npos; };
     if (language == "rust")
-      return !has("include") && !has("env!") && !has("#[path") && !has("proc_macro");
+      return !has("include") && !has("env!") && !has("#[path") && !has("proc_macro")
+             && !has_outer_module(code);
     if (language == "go")
       return !has("go:embed") && !has("\"C\"") && !has("go:linkname");
     return false;
@@ -56,6 +57,17 @@ public:
   std::size_t size_bytes() const { return bytes_; }
 
 private:
+  /// Whether Rust code names a module that is in another file: `mod name;`.
+  static bool has_outer_module(std::string_view code) {
+    constexpr std::string_view word = "mod ";
+    for (auto at = code.find(word); at != code.npos; at = code.find(word, at + 1)) {
+      auto end = code.find_first_of(";{(\n", at);
+      if (end != code.npos && code[end] == ';')
+        return true;
+    }
+    return false;
+  }
+
   struct item {
     std::string name;
     bytes binary;

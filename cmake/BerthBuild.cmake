@@ -37,7 +37,8 @@ pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
 add_library(berth_flags INTERFACE)
 target_include_directories(berth_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(berth_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast
+    -Wno-missing-field-initializers> # messages are built by designated initializers
   -fstack-protector-strong $<$<BOOL:${BERTH_WERROR}>:-Werror>
   $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>)
 target_compile_definitions(berth_flags INTERFACE _GLIBCXX_ASSERTIONS)

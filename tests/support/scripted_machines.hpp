@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "machines/machine.hpp"
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace berth::test {
+
+/// A machine whose guest the test plays. Everything happens on the test's thread.
+class scripted_machine : public machines::machine {
+public:
+  scripted_machine(machines::machine_spec asked, std::shared_ptr<machines::machine_listener> hears)
+    : spec(std::move(asked))
+    , listener(std::move(hears)) {}
+
+  void send(const guest::to_guest& message) override { sent.push_back(message); }
+  void set_limits(const machines::machine_limits& wanted) override { limits.push_back(wanted); }
+  bool warm(std::string_view language) override {
+    warm_asked.emplace_back(language);
+    return warm_works;
+  }
+  void hold_output(bool is_held) override { held = is_held; }
+  machines::machine_usage usage() const override { return used; }
+  void destroy() override { destroyed = true; }
+
+  /// The guest says hello.
+  void hello() { listener->on_frame(guest::hello{}); }
+  /// The machine is gone for good.
+  void gone() { listener->on_gone(); }
+  /// The last message of a type that was sent; null when there is none.
+  template <class T>
+  const T* last() const {
+    for (auto place = sent.rbegin(); place != sent.rend(); ++place)
+      if (const T* message = std::get_if<T>(&*place))
+        return message;
+    return nullptr;
+  }
+
+  machines::machine_spec spec;
+  std::shared_ptr<machines::machine_listener> listener;
+  std::vector<guest::to_guest> sent;
+  std::vector<machines::machine_limits> limits;
+  std::vector<std::string> warm_asked;
+  machines::machine_usage used;
+  bool warm_works = false;
+  bool held = false;
+  bool destroyed = false;
+};
+
+/// Where scripted machines come from; keeps every one it made.
+class scripted_source : public machines::machine_source {
+public:
+  std::string_view kind() const override { return "namespace"; }
+  std::shared_ptr<machines::machine>
+  start(const machines::machine_spec& spec,
+        std::shared_ptr<machines::machine_listener> listener) override {
+    made.push_back(std::make_shared<scripted_machine>(spec, std::move(listener)));
+    return made.back();
+  }
+  std::vector<std::string> isolation() const override { return {"none: scripted by a test"}; }
+
+  /// Machines that were not told to go.
+  std::vector<std::shared_ptr<scripted_machine>> alive() const {
+    std::vector<std::shared_ptr<scripted_machine>> all;
+    for (const auto& machine : made)
+      if (!machine->destroyed)
+        all.push_back(machine);
+    return all;
+  }
+
+  std::vector<std::shared_ptr<scripted_machine>> made;
+};
+
+} // namespace berth::test
