@@ -26,12 +26,16 @@ static void rehearse(void* context) {
   Py_XDECREF(result);
 }
 
+static const char command_line[] = "/usr/bin/python3\0-u\0main.py";
+
 static PyObject* serve(PyObject* self, PyObject* callable) {
   (void)self;
   struct berth_warm_hooks hooks = {.before_fork = before_fork,
                                    .after_fork = after_fork,
                                    .rehearse = rehearse,
-                                   .context = callable};
+                                   .context = callable,
+                                   .command_line = command_line,
+                                   .command_line_size = sizeof(command_line)};
   struct berth_job job = {NULL, 0};
   berth_serve(&hooks, &job);
   PyObject* bytes = PyBytes_FromStringAndSize(job.data, (Py_ssize_t)job.size);
@@ -71,24 +75,12 @@ static PyObject* leave(PyObject* self, PyObject* args) {
   exit(code);
 }
 
-static PyObject* hide_origin(PyObject* self, PyObject* args) {
-  (void)self;
-  const char* line = NULL;
-  Py_ssize_t size = 0;
-  if (!PyArg_ParseTuple(args, "y#", &line, &size))
-    return NULL;
-  berth_hide_origin(line, (size_t)size);
-  Py_RETURN_NONE;
-}
-
 static PyMethodDef methods[] = {
     {"serve", serve, METH_O,
      "serve(rehearse): be a template; returns a job's bytes in each process that is to run one."},
     {"evaluate", evaluate, METH_VARARGS,
      "evaluate(code, globals): run code as the outermost frame."},
     {"leave", leave, METH_VARARGS, "leave(code): end the process as C does, not as Python does."},
-    {"hide_origin", hide_origin, METH_VARARGS,
-     "hide_origin(line): replace the command line shown."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -221,9 +221,15 @@ static struct berth_inject_reply reply_of(int error, const char* step) {
   return reply;
 }
 
+static void after_fork_in_child(void) {
+  if (warm.hooks->after_fork != NULL)
+    warm.hooks->after_fork(warm.hooks->context, 1);
+}
+
 /// First moments of an interpreter in a machine: confined before anything else, or gone.
 static void begin_in_machine(void) {
   settle_descriptors(warm.fds[1], 1);
+  after_fork_in_child();
   umask(022);
   const char* step = "";
   int error = confine_interpreter(&step);
@@ -242,11 +248,6 @@ static void announce(void) {
   struct berth_warm_ready ready = {.letter = BERTH_WARM_READY, .pid = getpid()};
   if (send_all(control_fd, &ready, sizeof(ready)) != 0)
     _exit(0);
-}
-
-static void after_fork_in_child(void) {
-  if (warm.hooks->after_fork != NULL)
-    warm.hooks->after_fork(warm.hooks->context, 1);
 }
 
 /// The template's answer to an inject: what the new interpreter reports of its confinement, which
@@ -281,8 +282,6 @@ static int inject(ssize_t size) {
   else {
     int result = run_chain(join_machine);
     if (result == 1) {
-      close(BERTH_TEMPLATE_FD);
-      after_fork_in_child();
       begin_in_machine();
       announce();
       return 1;
@@ -316,9 +315,9 @@ static int fork_sibling(void) {
   int result = warm.fd_count == 1 ? run_chain(fork_and_leave) : -EPROTO;
   if (result == 1) {
     // The machine's first process is the new one's parent by now, or will be at once.
-    after_fork_in_child();
     warm.null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     settle_descriptors(warm.fds[0], 0);
+    after_fork_in_child();
     announce();
     return 1;
   }
@@ -399,8 +398,42 @@ static void load_filter(void) {
   close(BERTH_TEMPLATE_FILTER_FD);
 }
 
+/// Moves the environment to the heap, then blanks what the process was started with and writes the
+/// runtime's command line over it.
+static void hide_origin(const char* line, size_t size) {
+  size_t count = 0;
+  while (environ[count] != NULL)
+    ++count;
+  char** copy = calloc(count + 1, sizeof(*copy));
+  for (size_t i = 0; copy != NULL && i < count; ++i)
+    if ((copy[i] = strdup(environ[i])) == NULL)
+      return;
+  char text[2048];
+  int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  if (copy == NULL || fd < 0)
+    return;
+  ssize_t got = read(fd, text, sizeof(text) - 1);
+  close(fd);
+  text[got > 0 ? got : 0] = '\0';
+  // Fields 48 to 51 are the bounds of arguments and environment; the second may hold blanks.
+  char* at = strrchr(text, ')');
+  for (int field = 2; at != NULL && field < 48; ++field)
+    at = strchr(at + 1, ' ');
+  unsigned long arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
+  if (at == NULL || sscanf(at, "%lu %lu %lu %lu", &arg_start, &arg_end, &env_start, &env_end) != 4
+      || arg_start == 0 || arg_end <= arg_start || env_end < env_start)
+    return;
+  environ = copy;
+  size_t room = arg_end - arg_start;
+  memset((void*)arg_start, 0, room);
+  memcpy((void*)arg_start, line, size < room ? size : room - 1);
+  memset((void*)env_start, 0, env_end - env_start);
+}
+
 void berth_serve(const struct berth_warm_hooks* hooks, struct berth_job* job) {
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  if (hooks->command_line != NULL)
+    hide_origin(hooks->command_line, hooks->command_line_size);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   // As an ordinary user's "root" this is denied, and the groups stay (see drop_groups).
   (void)!setgroups(0, NULL);
@@ -413,28 +446,4 @@ void berth_serve(const struct berth_warm_hooks* hooks, struct berth_job* job) {
   warm.null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
   template_loop();
   interpreter_loop(job);
-}
-
-void berth_hide_origin(const char* line, size_t size) {
-  char text[4096];
-  int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-  if (fd < 0)
-    return;
-  ssize_t got = read(fd, text, sizeof(text) - 1);
-  close(fd);
-  if (got <= 0)
-    return;
-  text[got] = '\0';
-  // Fields 48 to 51 are the bounds of arguments and environment; the second may hold blanks.
-  char* at = strrchr(text, ')');
-  for (int field = 2; at != NULL && field < 48; ++field)
-    at = strchr(at + 1, ' ');
-  unsigned long arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
-  if (at == NULL || sscanf(at, "%lu %lu %lu %lu", &arg_start, &arg_end, &env_start, &env_end) != 4
-      || arg_start == 0 || arg_end < arg_start || env_end < env_start)
-    return;
-  size_t room = arg_end - arg_start;
-  memset((void*)arg_start, 0, room);
-  memcpy((void*)arg_start, line, size < room ? size : room - 1);
-  memset((void*)env_start, 0, env_end - env_start);
 }
