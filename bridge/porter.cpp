@@ -8,15 +8,23 @@ namespace berth {
 
 namespace {
 
-caf::behavior porter_behavior(caf::event_based_actor* self) {
-  return {[self](const porter_task& task) { task.work(self); }};
-}
+/// A class rather than a function: CAF 0.17.6 binds a null reference when a function is spawned
+/// without arguments.
+class porter_actor : public caf::event_based_actor {
+public:
+  explicit porter_actor(caf::actor_config& config)
+    : caf::event_based_actor(config) {}
+
+  caf::behavior make_behavior() override {
+    return {[this](const porter_task& task) { task.work(this); }};
+  }
+};
 
 } // namespace
 
 porter::porter(caf::actor_system& system, gateway_actor gateway)
   : gateway_(std::move(gateway))
-  , actor_(system.spawn(porter_behavior)) {}
+  , actor_(system.spawn<porter_actor>()) {}
 
 porter::~porter() {
   caf::anon_send_exit(actor_, caf::exit_reason::user_shutdown);

@@ -60,7 +60,7 @@ std::vector<std::string_view> close_operations(std::string_view name) {
   auto consider = [&](std::string_view op) {
     std::size_t far = distance(name, op);
     bool part = name.size() >= 3 && (op.find(name) != op.npos || name.find(op) != name.npos);
-    if (far <= std::max<std::size_t>(1, op.size() / 3) || part)
+    if (far <= std::max(std::min<std::size_t>(2, name.size() - 1), op.size() / 3) || part)
       found.emplace_back(far, op);
   };
   std::apply([&](const auto&... each) { (..., consider(each.op)); }, operations);
