@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <unistd.h>
+#include <utility>
+
+namespace berth::guest {
+
+/// A file descriptor that closes itself. Negative: none.
+class owned_fd {
+public:
+  owned_fd() = default;
+  explicit owned_fd(int value)
+    : value_(value) {}
+  owned_fd(owned_fd&& other) noexcept
+    : value_(other.release()) {}
+  owned_fd& operator=(owned_fd&& other) noexcept {
+    if (this != &other)
+      reset(other.release());
+    return *this;
+  }
+  owned_fd(const owned_fd&) = delete;
+  owned_fd& operator=(const owned_fd&) = delete;
+  ~owned_fd() { reset(); }
+
+  int get() const { return value_; }
+  explicit operator bool() const { return value_ >= 0; }
+  int release() { return std::exchange(value_, -1); }
+  void reset(int value = -1) {
+    if (value_ >= 0)
+      ::close(value_);
+    value_ = value;
+  }
+
+private:
+  int value_ = -1;
+};
+
+} // namespace berth::guest

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "guest/languages/language.hpp"
+
+namespace berth::guest {
+
+namespace {
+
+/// What a cold interpreter runs, in every machine that Berth makes: gives a job the same view as a
+/// warm one has.
+constexpr const char* job_script = "/lib/berth/python_job.py";
+
+} // namespace
+
+planned plan_python(const start_job& start, workspace& files) {
+  planned result;
+  stage& run = result.value.stages.emplace_back();
+  run.program = find_tool("python3");
+  run.env = as_words(job_environment(start));
+  run.cwd = start.cwd;
+  if (exists(job_script)) {
+    run.job_file = job_description(start, "main.py");
+    run.warm = "python";
+    run.warm_job = run.job_file;
+    run.argv = {"python3", "-I", "-u", "-X", "utf8", job_script, "3"};
+    return result;
+  }
+  // A foreign image without Berth's own files.
+  result.value.directory = source_directory(files, "main.py", start.code, result.error);
+  run.argv = {"python3", "-u", result.value.directory + "/main.py"};
+  run.argv.insert(run.argv.end(), start.args.begin(), start.args.end());
+  return result;
+}
+
+} // namespace berth::guest

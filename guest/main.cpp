@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "guest/files.hpp"
+#include "guest/job_table.hpp"
+
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <fcntl.h>
+
+/// PID 1 of every machine. Speaks with the server on descriptor 3, takes warm interpreters from
+/// descriptor 4 where there is one. When it exits, the kernel ends everything in the machine.
+namespace berth::guest {
+
+namespace {
+
+constexpr int channel_fd = 3;
+constexpr int side_fd = 4;
+/// How long nothing must happen before the guest prepares for the next job.
+constexpr int quiet_ms = 1;
+/// Exit codes, for whoever looks at the machine's end.
+constexpr int exit_peer_gone = 0;
+constexpr int exit_protocol_broken = 65;
+constexpr int exit_no_descriptors = 71;
+
+bool is_open(int fd) {
+  return fcntl(fd, F_GETFD) >= 0;
+}
+
+/// Descriptors 0 to 2 lead nowhere, what was inherited stays here, and nobody reads our memory.
+void settle() {
+  while (true) {
+    int fd = open("/dev/null", O_RDWR);
+    if (fd < 0)
+      break;
+    if (fd > 2) {
+      close(fd);
+      break;
+    }
+  }
+  for (int fd : {channel_fd, side_fd})
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  signal(SIGPIPE, SIG_IGN);
+  umask(022);
+}
+
+/// All parts of the guest, and who tells whom.
+class guest_program {
+public:
+  guest_program()
+    : channel_(
+        loop_, channel_fd, [this](std::span<const char> body) { on_frame(body); },
+        [](bool broken) { _exit(broken ? exit_protocol_broken : exit_peer_gone); })
+    , interpreters_(loop_, [this](const std::string& language) { channel_.send(warmed{language}); })
+    , jobs_(loop_, channel_, interpreters_, files_) {
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &mask, nullptr);
+    signals_.reset(signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK));
+    loop_.watch(signals_.get(), EPOLLIN, [this](std::uint32_t) {
+      signalfd_siginfo info[4];
+      (void)!::read(signals_.get(), info, sizeof info);
+      jobs_.reap();
+    });
+    struct stat info;
+    if (fstat(side_fd, &info) == 0 && S_ISSOCK(info.st_mode))
+      interpreters_.serve(owned_fd{side_fd});
+  }
+
+  [[noreturn]] void run() {
+    say_hello();
+    bool prepared = false;
+    while (true) {
+      channel_.flush();
+      int events = loop_.turn(prepared ? -1 : quiet_ms);
+      prepared = events == 0;
+      if (prepared)
+        jobs_.prepare();
+      channel_.flush();
+      if (!channel_.full())
+        jobs_.on_room();
+    }
+  }
+
+private:
+  void say_hello() {
+    hello message;
+    for (const language& each : all_languages())
+      if (each.installed())
+        message.languages.emplace_back(each.name);
+    channel_.send(message);
+  }
+
+  void on_frame(std::span<const char> body) {
+    decoded<to_guest> frame = decode_frame<to_guest>(body);
+    if (!frame)
+      _exit(exit_protocol_broken);
+    std::visit([this](auto& message) { on(message); }, *frame);
+  }
+
+  void on(start_job& message) { jobs_.start(std::move(message)); }
+  void on(const stdin_data& message) {
+    if (!jobs_.feed(message))
+      _exit(exit_protocol_broken);
+  }
+  void on(const end_job& message) { jobs_.end(message.job); }
+  void on(const put_file& message) {
+    jobs_.distrust();
+    channel_.send(put(message));
+  }
+  void on(const get_file& message) { channel_.send(get(message)); }
+  void on(const ping& message) { channel_.send(pong{message.request}); }
+
+  event_loop loop_;
+  workspace files_{"/tmp"};
+  channel channel_;
+  interpreters interpreters_;
+  job_table jobs_;
+  owned_fd signals_;
+};
+
+} // namespace
+
+} // namespace berth::guest
+
+int main() {
+  using namespace berth::guest;
+  if (!is_open(channel_fd))
+    return exit_no_descriptors;
+  settle();
+  guest_program{}.run();
+}
