@@ -40,6 +40,8 @@ inline constexpr std::size_t output_credit_bytes = 1 * mib;
 inline constexpr std::size_t stream_memory_bytes_max = 512 * kib;
 /// Output of all jobs that the stream hub keeps in memory.
 inline constexpr std::size_t hub_memory_bytes_max = 256 * mib;
+/// Files that the spool keeps open; beyond that the oldest output of ended jobs goes.
+inline constexpr std::size_t spool_files_max = 512;
 /// Jobs that ended whose output can still be read.
 inline constexpr std::size_t jobs_retained_max = 4096;
 /// Bytes per stream in one answer to `read`, whatever was asked for.

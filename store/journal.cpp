@@ -1,0 +1,662 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/journal.hpp"
+
+#include "messages/codec.hpp"
+#include "store/checksum.hpp"
+
+#include <sys/file.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <unistd.h>
+
+namespace berth {
+
+namespace {
+
+/// Each step brings a journal of version i to version i + 1. Never change one that was released.
+constexpr std::array migrations{
+    R"sql(
+    CREATE TABLE jobs (
+      number INTEGER PRIMARY KEY AUTOINCREMENT,
+      job TEXT NOT NULL UNIQUE,
+      agent TEXT NOT NULL,
+      session TEXT NOT NULL,
+      machine TEXT NOT NULL,
+      language TEXT NOT NULL,
+      state TEXT NOT NULL,
+      failed INTEGER NOT NULL,
+      submitted_at_ms INTEGER NOT NULL,
+      code TEXT NOT NULL,
+      request BLOB NOT NULL,
+      request_sum INTEGER NOT NULL,
+      result BLOB NOT NULL,
+      result_sum INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX jobs_agent ON jobs (agent) WHERE agent <> '';
+    CREATE INDEX jobs_session ON jobs (session) WHERE session <> '';
+    CREATE INDEX jobs_machine ON jobs (machine) WHERE machine <> '';
+    CREATE INDEX jobs_language ON jobs (language);
+    CREATE INDEX jobs_state ON jobs (state);
+    CREATE INDEX jobs_failed ON jobs (failed) WHERE failed = 1;
+    CREATE INDEX jobs_submitted ON jobs (submitted_at_ms);
+    CREATE TABLE sessions (
+      session TEXT PRIMARY KEY,
+      agent TEXT NOT NULL,
+      state TEXT NOT NULL,
+      body BLOB NOT NULL,
+      body_sum INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX sessions_open ON sessions (state) WHERE state NOT IN ('closed', 'lost');
+  )sql",
+};
+
+/// Records between two looks at the journal's size.
+constexpr std::uint64_t size_check_records = 256;
+/// Entries that go at once when the journal is too large.
+constexpr std::int64_t trim_entries = 512;
+
+/// What is kept of a request, beside its code.
+struct stored_request {
+  std::vector<std::string> args;
+  job_limits limits;
+  std::map<std::string, std::string> metadata;
+
+  static constexpr const char* type_name = "stored_request";
+  static constexpr auto fields() {
+    return std::tuple{field("args", &stored_request::args),
+                      field("limits", &stored_request::limits),
+                      field("metadata", &stored_request::metadata)};
+  }
+};
+
+std::int64_t now_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+/// SQLite's integers are signed.
+std::int64_t as_signed(std::uint64_t value) {
+  return static_cast<std::int64_t>(value);
+}
+
+std::int64_t request_sum(const job_record& record) {
+  return as_signed(checksum({record.job, record.code, record.request}));
+}
+
+std::int64_t result_sum(std::string_view job, std::span<const char> result) {
+  return as_signed(checksum({job, result}));
+}
+
+bool has_failed(const outcome& ended) {
+  return is_terminal(ended.state)
+         && (ended.state != job_state::exited || ended.exit_code.value_or(-1) != 0);
+}
+
+/// What stands for a record that cannot be trusted.
+entry damaged_entry(std::uint64_t number, std::string_view job) {
+  entry told;
+  told.number = number;
+  told.result.job = job;
+  told.result.state = job_state::interrupted;
+  told.result.detail = "this record is damaged on disk: its checksum does not match";
+  return told;
+}
+
+/// The columns that entries are made of, in the order in which read_entry takes them.
+constexpr const char* entry_columns = "number, job, code, request, request_sum, result, result_sum";
+
+expected<entry> read_entry(const sqlite::statement& row) {
+  entry read;
+  read.number = static_cast<std::uint64_t>(row.number(0));
+  std::string_view job = row.text(1);
+  read.code = row.text(2);
+  std::span<const char> request_bytes = row.blob(3);
+  std::span<const char> result_bytes = row.blob(5);
+  if (as_signed(checksum({job, read.code, request_bytes})) != row.number(4)
+      || result_sum(job, result_bytes) != row.number(6))
+    return damaged_entry(read.number, job);
+  auto request = decode<stored_request>(request_bytes);
+  auto result = decode<outcome>(result_bytes);
+  if (!request || !result)
+    return damaged_entry(read.number, job);
+  read.result = std::move(*result);
+  read.args = std::move(request->args);
+  read.limits = request->limits;
+  read.metadata = std::move(request->metadata);
+  return read;
+}
+
+std::size_t size_of(const entry& told) {
+  return told.code.size() + told.result.stdout_data.size() + told.result.stderr_data.size() + 1024;
+}
+
+/// The conditions of a query and what is bound to them.
+class conditions {
+public:
+  void text(const char* condition, const std::string& value) {
+    if (!value.empty())
+      add(condition, value);
+  }
+
+  void number(const char* condition, std::int64_t value) { add(condition, value); }
+
+  void plain(const char* condition) {
+    sql_ += std::string{sql_.empty() ? " WHERE " : " AND "} + condition;
+  }
+
+  const std::string& sql() const { return sql_; }
+
+  void bind(sqlite::statement& to) const {
+    for (const bound_value& next : values_)
+      next.is_text ? to.bind(std::string_view{next.text}) : to.bind(next.number);
+  }
+
+private:
+  struct bound_value {
+    bool is_text;
+    std::string text;
+    std::int64_t number;
+  };
+
+  void add(const char* condition, const std::string& text) {
+    plain(condition);
+    values_.push_back({true, text, 0});
+  }
+
+  void add(const char* condition, std::int64_t number) {
+    plain(condition);
+    values_.push_back({false, {}, number});
+  }
+
+  std::string sql_;
+  std::vector<bound_value> values_;
+};
+
+conditions conditions_of(const query_history& request) {
+  conditions all;
+  all.text("job = ?", request.job);
+  if (!request.agent_id.empty()) // lets SQLite use the partial indexes
+    all.plain("agent <> ''");
+  all.text("agent = ?", request.agent_id);
+  if (!request.session.empty())
+    all.plain("session <> ''");
+  all.text("session = ?", request.session);
+  if (!request.machine.empty())
+    all.plain("machine <> ''");
+  all.text("machine = ?", request.machine);
+  all.text("language = ?", request.language);
+  if (request.state)
+    all.text("state = ?", std::string{name_of(*request.state)});
+  if (request.failures_only)
+    all.plain("failed = 1");
+  all.text("instr(code, ?) > 0", request.text);
+  if (request.since_ms > 0)
+    all.number("submitted_at_ms >= ?", request.since_ms);
+  if (request.until_ms > 0)
+    all.number("submitted_at_ms < ?", request.until_ms);
+  return all;
+}
+
+error make_directory(const std::string& path) {
+  std::error_code failed;
+  std::filesystem::create_directories(path, failed);
+  if (failed)
+    return fail(ec::store_failed, "journal: cannot make " + path + ": " + failed.message());
+  return {};
+}
+
+} // namespace
+
+job_record make_record(const job_order& order, bool content) {
+  stored_request request{.args = {}, .limits = order.limits, .metadata = {}};
+  outcome queued;
+  queued.job = order.job;
+  queued.state = job_state::queued;
+  queued.language = order.request.language;
+  queued.agent_id = order.request.agent_id;
+  queued.session = order.request.session;
+  queued.submitted_at_ms = order.submitted_at_ms;
+  queued.verdict.decision = order.verdict.decision;
+  queued.verdict.reasons = order.verdict.reasons;
+  job_record record{.job = order.job,
+                    .agent = order.request.agent_id,
+                    .session = order.request.session,
+                    .machine = {},
+                    .language = order.request.language,
+                    .state = job_state::queued,
+                    .failed = false,
+                    .submitted_at_ms = order.submitted_at_ms,
+                    .code = {},
+                    .request = {},
+                    .result = {}};
+  if (content) {
+    record.code = order.request.code;
+    request.args = order.request.args;
+    request.metadata = order.request.metadata;
+    queued.verdict.code = order.verdict.code;
+  }
+  record.request = encode(request);
+  record.result = encode(queued);
+  return record;
+}
+
+job_record make_record(const outcome& ended) {
+  return {.job = ended.job,
+          .agent = ended.agent_id,
+          .session = ended.session,
+          .machine = ended.machine,
+          .language = ended.language,
+          .state = ended.state,
+          .failed = has_failed(ended),
+          .submitted_at_ms = ended.submitted_at_ms,
+          .code = {},
+          .request = {},
+          .result = encode(ended)};
+}
+
+void join(job_record& accepted, job_record ended) {
+  if (!ended.session.empty())
+    accepted.session = std::move(ended.session);
+  accepted.machine = std::move(ended.machine);
+  accepted.state = ended.state;
+  accepted.failed = ended.failed;
+  accepted.result = std::move(ended.result);
+}
+
+// --- reading -------------------------------------------------------------------------------------
+
+expected<history_page> journal_reader::query(const query_history& request) {
+  if (request.limit > limits::history_page_max)
+    return fail(ec::too_large, "limit: " + std::to_string(request.limit) + " exceeds the limit of "
+                                   + std::to_string(limits::history_page_max));
+  std::uint32_t limit = request.limit == 0 ? limits::history_page_default : request.limit;
+  conditions all = conditions_of(request);
+  history_page page;
+  auto count = db_.prepare("SELECT count(*) FROM jobs" + all.sql());
+  if (!count)
+    return count.error();
+  all.bind(*count);
+  auto counted = count->step();
+  if (!counted)
+    return counted.error();
+  page.total = static_cast<std::uint64_t>(count->number(0));
+  if (request.before > 0)
+    all.number("number < ?", as_signed(std::min<std::uint64_t>(request.before, INT64_MAX)));
+  auto rows = db_.prepare(std::string{"SELECT "} + entry_columns + " FROM jobs" + all.sql()
+                          + " ORDER BY number DESC LIMIT ?");
+  if (!rows)
+    return rows.error();
+  all.bind(*rows);
+  rows->bind(std::int64_t{limit} + 1);
+  std::size_t size = 0;
+  for (;;) {
+    auto more = rows->step();
+    if (!more)
+      return more.error();
+    if (!*more)
+      return page;
+    if (page.entries.size() == limit || size > limits::history_page_bytes_max) {
+      page.next_before = page.entries.back().number;
+      return page;
+    }
+    auto told = read_entry(*rows);
+    if (!told)
+      return told.error();
+    size += size_of(*told);
+    page.entries.push_back(std::move(*told));
+  }
+}
+
+expected<session_info> journal_reader::find_session_record(const std::string& session) {
+  auto rows = db_.prepare("SELECT body, body_sum FROM sessions WHERE session = ?");
+  if (!rows)
+    return rows.error();
+  rows->bind(std::string_view{session});
+  auto found = rows->step();
+  if (!found)
+    return found.error();
+  if (!*found)
+    return fail(ec::not_found, "session: none is or was named " + session);
+  if (as_signed(checksum({session, rows->blob(0)})) != rows->number(1))
+    return fail(ec::store_failed, "journal: the record of session " + session + " is damaged");
+  auto info = decode<session_info>(rows->blob(0));
+  if (!info)
+    return fail(ec::store_failed, "journal: session " + session + ": " + info.why().text());
+  return std::move(*info);
+}
+
+// --- opening -------------------------------------------------------------------------------------
+
+journal::file_lock::~file_lock() {
+  if (fd >= 0)
+    close(fd);
+}
+
+expected<journal> journal::open(const settings& values) {
+  bool in_file = values.policy.history.persist_history;
+  std::string path = ":memory:";
+  auto lock = std::make_unique<file_lock>();
+  if (in_file) {
+    if (error why = make_directory(values.data_dir))
+      return why;
+    path = values.data_dir + "/journal.db";
+    lock->fd =
+        ::open((values.data_dir + "/journal.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock->fd < 0)
+      return fail(ec::store_failed, "journal: cannot make " + values.data_dir
+                                        + "/journal.lock: " + std::strerror(errno));
+    if (flock(lock->fd, LOCK_EX | LOCK_NB) != 0)
+      return fail(ec::conflict, "journal: another server uses " + path);
+  }
+  auto db = sqlite::database::open(path, true);
+  if (!db)
+    return db.error();
+  journal opened{std::move(*db)};
+  opened.path_ = in_file ? path : "";
+  opened.lock_ = std::move(lock);
+  opened.entries_max_ = values.policy.history.max_history_entries;
+  opened.bytes_max_ = values.journal_bytes_max;
+  if (error why = opened.prepare())
+    return why;
+  if (error why = opened.recover())
+    return why;
+  return opened;
+}
+
+error journal::prepare() {
+  // FULL: the log is synced at each commit. The reader's thread does most checkpoints; the large
+  // number here is for when it cannot keep up.
+  constexpr const char* pragmas =
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -32768;"
+      "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;";
+  if (error why = db().run(pragmas))
+    return why;
+  auto version = db().number("PRAGMA user_version");
+  if (!version)
+    return version.error();
+  auto known = static_cast<std::int64_t>(migrations.size());
+  if (*version > known)
+    return fail(ec::store_failed, "journal: " + path_ + " was written by a newer Berth (version "
+                                      + std::to_string(*version) + ", this one knows "
+                                      + std::to_string(known) + ")");
+  for (std::int64_t i = *version; i < known; ++i) {
+    std::string step = "BEGIN IMMEDIATE;" + std::string{migrations[static_cast<std::size_t>(i)]}
+                       + "PRAGMA user_version = " + std::to_string(i + 1) + "; COMMIT;";
+    if (error why = db().run(step.c_str())) {
+      rollback();
+      return why;
+    }
+  }
+  const std::pair<sqlite::statement*, const char*> statements[] = {
+      {&insert_, "INSERT INTO jobs (job, agent, session, machine, language, state, failed,"
+                 " submitted_at_ms, code, request, request_sum, result, result_sum)"
+                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job) DO NOTHING"},
+      {&update_, "UPDATE jobs SET session = iif(?1 = '', session, ?1), machine = ?2, state = ?3,"
+                 " failed = ?4, result = ?5, result_sum = ?6"
+                 " WHERE job = ?7 AND state IN ('queued', 'running') RETURNING number, agent"},
+      {&find_, "SELECT number FROM jobs WHERE job = ?"},
+      {&trim_, "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE agent <> ''"
+               " AND agent = ? AND state NOT IN ('queued', 'running') ORDER BY number LIMIT ?)"},
+      {&put_session_, "INSERT INTO sessions (session, agent, state, body, body_sum)"
+                      " VALUES (?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE SET"
+                      " agent = excluded.agent, state = excluded.state, body = excluded.body,"
+                      " body_sum = excluded.body_sum"},
+  };
+  for (const auto& [statement, sql] : statements) {
+    auto made = db().prepare(sql);
+    if (!made)
+      return made.error();
+    *statement = std::move(*made);
+  }
+  return {};
+}
+
+error journal::recover() {
+  if (error why = begin())
+    return why;
+  error why = recover_jobs();
+  if (!why)
+    why = recover_sessions();
+  if (why) {
+    rollback();
+    return why;
+  }
+  if ((why = commit()))
+    return why;
+  return count_entries();
+}
+
+error journal::recover_jobs() {
+  auto rows = db().prepare(std::string{"SELECT "} + entry_columns
+                           + " FROM jobs WHERE state IN ('queued', 'running')");
+  if (!rows)
+    return rows.error();
+  std::vector<entry> alive; // first read, then written: a row changes its place in the index
+  for (;;) {
+    auto more = rows->step();
+    if (!more)
+      return more.error();
+    if (!*more)
+      break;
+    auto told = read_entry(*rows);
+    if (!told)
+      return told.error();
+    told->code.clear();
+    alive.push_back(std::move(*told));
+  }
+  for (entry& told : alive) {
+    ++recovered_.jobs_interrupted;
+    if (told.result.state == job_state::interrupted) { // damaged: stays so, but no longer alive
+      ++recovered_.records_damaged;
+      std::string sql = "UPDATE jobs SET state = 'interrupted', failed = 1 WHERE number = "
+                        + std::to_string(told.number);
+      if (error why = db().run(sql.c_str()))
+        return why;
+      continue;
+    }
+    told.result.state = job_state::interrupted;
+    told.result.ended_at_ms = now_ms();
+    told.result.detail = "the server stopped while the job was alive";
+    auto number = update(make_record(told.result));
+    if (!number)
+      return number.error();
+  }
+  return {};
+}
+
+error journal::recover_sessions() {
+  auto rows = db().prepare("SELECT session FROM sessions WHERE state NOT IN ('closed', 'lost')");
+  if (!rows)
+    return rows.error();
+  std::vector<std::string> open;
+  for (;;) {
+    auto more = rows->step();
+    if (!more)
+      return more.error();
+    if (!*more)
+      break;
+    open.emplace_back(rows->text(0));
+  }
+  for (const std::string& session : open) {
+    ++recovered_.sessions_lost;
+    session_info info;
+    if (auto known = reader().find_session_record(session)) {
+      info = std::move(*known);
+    } else {
+      ++recovered_.records_damaged;
+      info.session = info.name = session;
+    }
+    info.state = session_state::lost;
+    info.jobs_alive = 0;
+    if (error why = record_session(info))
+      return why;
+  }
+  return db().run("DELETE FROM sessions WHERE state IN ('closed', 'lost') AND session NOT IN"
+                  " (SELECT session FROM sessions ORDER BY session DESC LIMIT 10000)");
+}
+
+error journal::count_entries() {
+  entries_of_.clear();
+  auto rows = db().prepare("SELECT agent, count(*) FROM jobs WHERE agent <> ''"
+                           " AND state NOT IN ('queued', 'running') GROUP BY agent");
+  if (!rows)
+    return rows.error();
+  for (;;) {
+    auto more = rows->step();
+    if (!more)
+      return more.error();
+    if (!*more)
+      return {};
+    entries_of_.emplace(rows->text(0), static_cast<std::uint64_t>(rows->number(1)));
+  }
+}
+
+expected<journal_reader> journal::open_reader() const {
+  auto db = sqlite::database::open(path_, false);
+  if (!db)
+    return db.error();
+  // A checkpoint by this connection syncs, too.
+  if (error why = db->run("PRAGMA query_only = ON; PRAGMA synchronous = FULL;"
+                          "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;"))
+    return why;
+  return journal_reader{std::move(*db)};
+}
+
+// --- writing -------------------------------------------------------------------------------------
+
+error journal::begin() {
+  return db().run("BEGIN IMMEDIATE");
+}
+
+error journal::commit() {
+  error why = db().run("COMMIT");
+  if (why)
+    rollback();
+  return why;
+}
+
+void journal::rollback() {
+  db().run("ROLLBACK"); // fails when SQLite has rolled back by itself
+  count_entries();
+}
+
+expected<std::uint64_t> journal::record(const job_record& record) {
+  auto number = record.is_new() ? insert(record) : update(record);
+  if (!number)
+    return number;
+  if (++records_since_check_ >= size_check_records) {
+    records_since_check_ = 0;
+    if (error why = keep_size_bound())
+      return why;
+  }
+  return number;
+}
+
+expected<std::uint64_t> journal::insert(const job_record& record) {
+  insert_.bind(std::string_view{record.job})
+      .bind(std::string_view{record.agent})
+      .bind(std::string_view{record.session})
+      .bind(std::string_view{record.machine})
+      .bind(std::string_view{record.language})
+      .bind(name_of(record.state))
+      .bind(std::int64_t{record.failed})
+      .bind(record.submitted_at_ms)
+      .bind(std::string_view{record.code})
+      .bind_blob(record.request)
+      .bind(request_sum(record))
+      .bind_blob(record.result)
+      .bind(result_sum(record.job, record.result));
+  if (error why = insert_.run())
+    return why;
+  if (db().changes() == 0)
+    return fail(ec::already_exists, "job: " + record.job + " is known");
+  auto number = static_cast<std::uint64_t>(db().last_row());
+  if (is_terminal(record.state))
+    if (error why = keep_agent_bound(record.agent))
+      return why;
+  return number;
+}
+
+expected<std::uint64_t> journal::update(const job_record& record) {
+  update_.bind(std::string_view{record.session})
+      .bind(std::string_view{record.machine})
+      .bind(name_of(record.state))
+      .bind(std::int64_t{record.failed})
+      .bind_blob(record.result)
+      .bind(result_sum(record.job, record.result))
+      .bind(std::string_view{record.job});
+  auto row = update_.step();
+  std::uint64_t number = row && *row ? static_cast<std::uint64_t>(update_.number(0)) : 0;
+  std::string agent{row && *row ? update_.text(1) : std::string_view{}};
+  update_.reset();
+  if (!row)
+    return row.error();
+  if (number == 0) {
+    auto known = find_.bind(std::string_view{record.job}).step();
+    find_.reset();
+    if (!known)
+      return known.error();
+    return *known ? fail(ec::conflict, "job: " + record.job + " has ended already")
+                  : fail(ec::not_found, "job: none is named " + record.job);
+  }
+  if (is_terminal(record.state))
+    if (error why = keep_agent_bound(agent))
+      return why;
+  return number;
+}
+
+error journal::keep_agent_bound(const std::string& agent) {
+  if (agent.empty())
+    return {};
+  std::uint64_t& count = entries_of_[agent];
+  ++count;
+  if (count <= entries_max_)
+    return {};
+  if (error why = trim_.bind(std::string_view{agent}).bind(as_signed(count - entries_max_)).run())
+    return why;
+  count -= static_cast<std::uint64_t>(db().changes());
+  return {};
+}
+
+error journal::keep_size_bound() {
+  auto used = db().number("SELECT (page_count - freelist_count) * page_size FROM"
+                          " pragma_page_count, pragma_freelist_count, pragma_page_size");
+  if (!used)
+    return used.error();
+  if (static_cast<std::uint64_t>(*used) <= bytes_max_)
+    return {};
+  auto gone = db().prepare("DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE"
+                           " state NOT IN ('queued', 'running') ORDER BY number LIMIT ?)"
+                           " RETURNING agent");
+  if (!gone)
+    return gone.error();
+  gone->bind(trim_entries);
+  for (;;) {
+    auto more = gone->step();
+    if (!more)
+      return more.error();
+    if (!*more)
+      return {};
+    auto known = entries_of_.find(gone->text(0));
+    if (known != entries_of_.end() && --known->second == 0)
+      entries_of_.erase(known);
+  }
+}
+
+error journal::record_session(const session_info& session) {
+  bytes body = encode(session);
+  return put_session_.bind(std::string_view{session.session})
+      .bind(std::string_view{session.agent_id})
+      .bind(name_of(session.state))
+      .bind_blob(body)
+      .bind(as_signed(checksum({session.session, body})))
+      .run();
+}
+
+} // namespace berth
