@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machines/namespace/house.hpp"
+
+#include "machines/fd.hpp"
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <sched.h>
+#include <unistd.h>
+#include <vector>
+
+namespace berth::machines {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* passwd_text = "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+                                    "agent:x:1000:1000:agent:/home/agent:/bin/bash\n"
+                                    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+constexpr const char* group_text = "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n";
+constexpr const char* hosts_text = "127.0.0.1 localhost\n::1 localhost\n";
+constexpr const char* nsswitch_text = "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
+                                      "services: files\nprotocols: files\n";
+
+/// What of the host's /etc programs in /usr need. None of it tells anything about this host but
+/// which packages it has.
+constexpr const char* etc_copied[] = {"alternatives",
+                                      "ld.so.cache",
+                                      "ld.so.conf",
+                                      "ld.so.conf.d",
+                                      "ssl/openssl.cnf",
+                                      "ssl/certs/ca-certificates.crt",
+                                      "ca-certificates.conf",
+                                      "mime.types",
+                                      "services",
+                                      "protocols",
+                                      "bash.bashrc",
+                                      "profile",
+                                      "inputrc",
+                                      "python3",
+                                      "python3.9",
+                                      "python3.10",
+                                      "python3.11",
+                                      "python3.12",
+                                      "python3.13",
+                                      "debian_version",
+                                      "locale.alias"};
+
+/// Largest copy of anything: a mistaken path must not fill memory.
+constexpr std::uintmax_t copy_bytes_max = 256ULL << 20;
+
+struct node {
+  const char* name;
+  unsigned major;
+  unsigned minor;
+};
+constexpr node nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
+                          {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+
+step_result failed(std::string step) {
+  return {std::move(step), errno != 0 ? errno : EIO};
+}
+
+bool write_file(const fs::path& path, std::string_view text) {
+  std::ofstream out{path};
+  out << text;
+  out.close();
+  return out.good();
+}
+
+/// Copies a file, a link or a directory's content; what is not there is passed over.
+bool copy_in(const fs::path& from, const fs::path& to, std::uintmax_t& budget) {
+  std::error_code error;
+  auto status = fs::symlink_status(from, error);
+  if (status.type() == fs::file_type::not_found)
+    return true;
+  if (status.type() == fs::file_type::symlink)
+    return fs::copy_symlink(from, to, error), true;
+  if (status.type() == fs::file_type::regular) {
+    std::uintmax_t size = fs::file_size(from, error);
+    if (size > budget)
+      return errno = EFBIG, false;
+    budget -= size;
+    fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+    return !error || error == std::errc::permission_denied;
+  }
+  if (status.type() != fs::file_type::directory)
+    return true;
+  fs::create_directories(to, error);
+  for (const auto& entry : fs::directory_iterator{from, error})
+    if (!copy_in(entry.path(), to / entry.path().filename(), budget))
+      return false;
+  return true;
+}
+
+step_result furnish(const namespace_settings& settings, const fs::path& root) {
+  std::error_code error;
+  for (const char* name :
+       {"etc", "etc/ssl/certs", "opt/berth", "usr", "dev", "proc", "tmp", "mnt", "root"})
+    if (!fs::create_directories(root / name, error) && error)
+      return errno = error.value(), failed("directories of the house");
+  for (const char* name : {"bin", "sbin", "lib", "lib32", "lib64", "libx32"})
+    if (fs::is_directory(fs::path{"/usr"} / name, error))
+      fs::create_directory_symlink(fs::path{"usr"} / name, root / name, error);
+  if (!write_file(root / "etc/passwd", passwd_text) || !write_file(root / "etc/group", group_text)
+      || !write_file(root / "etc/hosts", hosts_text)
+      || !write_file(root / "etc/nsswitch.conf", nsswitch_text)
+      || !write_file(root / "etc/resolv.conf", ""))
+    return failed("files of the house");
+  std::uintmax_t budget = copy_bytes_max;
+  for (const char* name : etc_copied)
+    if (!copy_in(fs::path{"/etc"} / name, root / "etc" / name, budget))
+      return failed(std::string{"copy of /etc/"} + name);
+  // A link would lead out of the house: the zone's own data is copied.
+  fs::copy_file("/etc/localtime", root / "etc/localtime", error);
+  if (!copy_in(settings.lib_dir, root / "opt/berth", budget))
+    return failed("copy of " + settings.lib_dir);
+  fs::permissions(root / "root", fs::perms::owner_all, error);
+  if (::access((root / "opt/berth/berth-guest").c_str(), X_OK) != 0)
+    return failed("berth-guest in " + settings.lib_dir);
+  return {};
+}
+
+bool restrict_mount(const std::string& path, std::uint64_t attributes, bool below) {
+  mount_attr wanted{};
+  wanted.attr_set = attributes;
+  return ::mount_setattr(AT_FDCWD, path.c_str(), below ? AT_RECURSIVE : 0, &wanted, sizeof wanted)
+         == 0;
+}
+
+step_result show_toolchains(const namespace_settings& settings, const std::string& root) {
+  std::error_code error;
+  for (const auto& path : settings.visible) {
+    fs::create_directories(root + path, error);
+    if (::mount(path.c_str(), (root + path).c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
+      return failed("bind of " + path);
+  }
+  for (const auto& path : settings.hidden) {
+    if (!fs::is_directory(root + path, error))
+      continue;
+    if (::mount("tmpfs", (root + path).c_str(), "tmpfs", MS_NOSUID | MS_NODEV,
+                "size=4k,nr_inodes=2,mode=755")
+        != 0)
+      return failed("cover over " + path);
+  }
+  for (const auto& path : settings.visible)
+    if (!restrict_mount(root + path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+                        true))
+      return failed("read-only " + path);
+  return {};
+}
+
+/// Nodes are made where that is allowed; elsewhere the host's own are bound, one mount each.
+step_result make_devices(const std::string& root) {
+  const std::string dev = root + "/dev";
+  if (::mount("tmpfs", dev.c_str(), "tmpfs", MS_NOSUID | MS_NOEXEC, "size=16k,mode=755") != 0)
+    return failed("/dev");
+  std::error_code error;
+  for (const auto& one : nodes) {
+    const std::string path = dev + "/" + one.name;
+    if (::mknod(path.c_str(), S_IFCHR | 0666, ::makedev(one.major, one.minor)) == 0) {
+      // A container may allow mknod and still refuse to open what was made. A terminal cannot be
+      // opened here in any case.
+      bool usable = one.major != 1 || owned_fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+      if (usable && ::chmod(path.c_str(), 0666) == 0)
+        continue;
+      ::unlink(path.c_str());
+    }
+    const std::string host = std::string{"/dev/"} + one.name;
+    if (!write_file(path, "")
+        || ::mount(host.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0)
+      return failed("bind of " + host);
+  }
+  for (const auto& [name, to] : {std::pair{"fd", "/proc/self/fd"},
+                                 {"stdin", "/proc/self/fd/0"},
+                                 {"stdout", "/proc/self/fd/1"},
+                                 {"stderr", "/proc/self/fd/2"}})
+    fs::create_symlink(to, fs::path{dev} / name, error);
+  fs::create_directory(fs::path{dev} / "shm", error);
+  if (!restrict_mount(dev, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, false))
+    return failed("read-only /dev");
+  return {};
+}
+
+} // namespace
+
+std::string step_result::text() const {
+  return ok() ? "ok" : step + ": " + std::strerror(error);
+}
+
+step_result enter_outer_user_namespace() {
+  uid_t uid = ::geteuid();
+  gid_t gid = ::getegid();
+  if (::unshare(CLONE_NEWUSER) != 0)
+    return failed("outer user namespace");
+  auto write = [](const char* path, const std::string& text) {
+    owned_fd file{::open(path, O_WRONLY | O_CLOEXEC)};
+    return file
+           && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  };
+  if (!write("/proc/self/setgroups", "deny")
+      || !write("/proc/self/uid_map", "0 " + std::to_string(uid) + " 1\n")
+      || !write("/proc/self/gid_map", "0 " + std::to_string(gid) + " 1\n"))
+    return failed("id map of the outer user namespace");
+  return {};
+}
+
+step_result enter_house(const namespace_settings& settings, const std::string& mount_point) {
+  if (::unshare(CLONE_NEWNS) != 0)
+    return failed("private mount namespace");
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return failed("private propagation");
+  ::umask(022);
+  if (::mount("tmpfs", mount_point.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=512m,mode=755")
+      != 0)
+    return failed("tmpfs of the house");
+  if (auto result = furnish(settings, mount_point); !result.ok())
+    return result;
+  if (auto result = show_toolchains(settings, mount_point); !result.ok())
+    return result;
+  if (auto result = make_devices(mount_point); !result.ok())
+    return result;
+  if (::mount("/proc", (mount_point + "/proc").c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
+    return failed("bind of /proc");
+  if (::chdir(mount_point.c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0)
+    return failed("pivot_root into the house");
+  if (::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0)
+    return failed("leaving the host's root");
+  if (!restrict_mount("/", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, false))
+    return failed("read-only house");
+  return {};
+}
+
+} // namespace berth::machines

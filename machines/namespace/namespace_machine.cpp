@@ -1,0 +1,658 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machines/namespace/namespace_machine.hpp"
+
+#include "machines/namespace/cgroup.hpp"
+#include "machines/namespace/packet_link.hpp"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+
+namespace berth::machines {
+
+using spawner::packet_link;
+using spawner::report;
+using spawner::report_kind;
+using spawner::request;
+using spawner::request_kind;
+
+namespace {
+
+/// Read from one machine at a time, so that a chatty one does not starve the others.
+constexpr std::size_t read_bytes = 256 * limits::kib;
+/// How long the source's end waits for the machines' ends.
+constexpr std::chrono::seconds end_within{12};
+
+void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
+  auto size = std::min(from.size(), sizeof to - 1);
+  std::memcpy(to, from.data(), size);
+  to[size] = '\0';
+}
+
+machine_limits with_defaults(machine_limits asked, const machine_limits& defaults) {
+  if (asked.memory_bytes == 0)
+    asked.memory_bytes = defaults.memory_bytes;
+  if (asked.processes == 0)
+    asked.processes = defaults.processes;
+  if (asked.disk_bytes == 0)
+    asked.disk_bytes = defaults.disk_bytes;
+  return asked;
+}
+
+} // namespace
+
+/// One machine as the server sees it. What concerns the spawner and the listener lives on the
+/// reactor's thread; sending, limits and usage are any thread's, under the mutex.
+class namespace_source::one_machine : public machine,
+                                      public std::enable_shared_from_this<one_machine> {
+public:
+  one_machine(std::shared_ptr<shared_state> source, std::uint64_t number, const machine_spec& spec,
+              std::shared_ptr<machine_listener> listener, owned_fd channel);
+
+  void send(const guest::to_guest& message) override;
+  void set_limits(const machine_limits& wanted) override;
+  bool warm(std::string_view language) override;
+  void hold_output(bool held) override;
+  machine_usage usage() const override;
+  void destroy() override;
+
+  // On the reactor's thread.
+  void begin(owned_fd guest_end);
+  void on_report(const report& said, std::vector<owned_fd>& fds);
+  void spawner_gone();
+
+private:
+  /// Bytes for the guest, or a pause until the spawner answered a change of limits.
+  struct outgoing {
+    bytes data;
+    std::size_t sent = 0;
+    std::uint32_t ticket = 0; ///< not 0: a pause
+  };
+
+  int handle(spawner::handle_bit bit) const {
+    return handles_[static_cast<std::size_t>(__builtin_ctz(bit))].get();
+  }
+  void enqueue(outgoing item, std::unique_lock<std::mutex>& lock);
+  bool flush_locked();
+  void flush();
+  void rewatch();
+  void on_channel(std::uint32_t events);
+  void read_channel();
+  void take_frame(std::span<const char> body);
+  void lose(std::string why, bool out_of_memory, bool dying);
+  void end_channel();
+  void gone();
+  void apply_limits_locked();
+
+  const std::shared_ptr<shared_state> source_;
+  const std::uint64_t number_;
+  const machine_spec spec_;
+
+  // The reactor's thread only.
+  std::shared_ptr<machine_listener> listener_;
+  guest::frame_cutter cutter_;
+  reactor::token watch_ = 0;
+  reactor::token hello_timer_ = 0;
+  bool created_ = false;
+  bool greeted_ = false;
+  bool asked_to_end_ = false;
+  bool destroy_sent_ = false;
+  bool told_lost_ = false;
+  bool told_gone_ = false;
+  bool held_ = false;
+  /// Changes of limits asked for before the machine was there.
+  std::vector<request> early_limits_;
+  /// What went wrong before the spawner told how the machine died.
+  std::string first_cause_;
+
+  mutable std::mutex mutex_;
+  /// Guarded by mutex_, but closed by the reactor's thread only, which may read it without.
+  owned_fd channel_;
+  std::deque<outgoing> queue_;                          // guarded by mutex_
+  std::size_t queued_bytes_ = 0;                        // guarded by mutex_
+  bool want_out_ = false;                               // guarded by mutex_
+  bool closed_ = false;                                 // guarded by mutex_
+  machine_limits limits_;                               // guarded by mutex_
+  std::uint32_t next_ticket_ = 1;                       // guarded by mutex_
+  std::uint64_t watchdog_kills_ = 0;                    // guarded by mutex_
+  std::array<owned_fd, spawner::handle_count> handles_; // guarded by mutex_
+};
+
+/// The source's link to its spawner. Held by the machines too, so that none outlives it.
+class namespace_source::shared_state : public std::enable_shared_from_this<shared_state> {
+public:
+  shared_state(const namespace_settings& wanted, spawner_handle handle, reactor& on)
+    : settings(wanted)
+    , loop(on)
+    , pid(handle.pid)
+    , instance(std::move(handle.instance))
+    , link_(std::move(handle.socket))
+    , isolation_(std::move(handle.isolation)) {}
+
+  const namespace_settings settings;
+  reactor& loop;
+  const pid_t pid;
+  const std::string instance;
+  std::atomic<std::uint64_t> next_number{1};
+
+  // On the reactor's thread.
+  void open();
+  bool ask(const request& what, std::span<const int> fds = {});
+  void adopt(std::uint64_t number, std::shared_ptr<one_machine> one) { machines_[number] = one; }
+  void forget(std::uint64_t number);
+  /// Says no more to the spawner, which ends everything, tells so, and ends itself.
+  void shut_down();
+  void close();
+
+  // Any thread.
+  std::vector<std::string> isolation() const;
+  bool template_up(std::string_view language) const;
+  /// Waits until the spawner's end was handled. Not on the reactor's thread.
+  bool wait_closed(std::chrono::milliseconds limit);
+
+private:
+  void on_link(std::uint32_t events);
+  void rewatch();
+
+  packet_link link_;
+  reactor::token watch_ = 0;
+  bool want_out_ = false;
+  std::map<std::uint64_t, std::shared_ptr<one_machine>> machines_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool closed_ = false;                               // guarded by mutex_
+  std::vector<std::string> isolation_;                // guarded by mutex_
+  std::map<std::string, int, std::less<>> templates_; // guarded by mutex_
+};
+
+// --- the source's state --------------------------------------------------------------------------
+
+void namespace_source::shared_state::open() {
+  watch_ = loop.watch(link_.fd(), EPOLLIN,
+                      [self = shared_from_this()](std::uint32_t events) { self->on_link(events); });
+  if (watch_ == 0)
+    close();
+}
+
+bool namespace_source::shared_state::ask(const request& what, std::span<const int> fds) {
+  if (!link_ || !link_.send_pod(what, fds))
+    return false;
+  rewatch();
+  return true;
+}
+
+void namespace_source::shared_state::rewatch() {
+  if (link_.has_waiting() == want_out_)
+    return;
+  want_out_ = link_.has_waiting();
+  loop.rewatch(watch_, EPOLLIN | (want_out_ ? EPOLLOUT : 0U));
+}
+
+void namespace_source::shared_state::on_link(std::uint32_t events) {
+  auto self = shared_from_this();
+  if ((events & EPOLLOUT) != 0) {
+    if (!link_.flush())
+      return close();
+    rewatch();
+  }
+  for (int round = 0; round < 64; ++round) {
+    report said{};
+    std::size_t size = 0;
+    std::vector<owned_fd> fds;
+    auto got = link_.receive(std::as_writable_bytes(std::span{&said, 1}), size, fds);
+    if (got == packet_link::received::nothing)
+      return;
+    if (got == packet_link::received::end || size != sizeof said)
+      return close();
+    said.text[sizeof said.text - 1] = '\0';
+    if (said.kind == report_kind::template_state) {
+      std::lock_guard guard{mutex_};
+      templates_[said.text] = said.error;
+      continue;
+    }
+    auto found = machines_.find(said.number);
+    if (found == machines_.end())
+      continue;
+    auto one = found->second;
+    one->on_report(said, fds);
+  }
+}
+
+void namespace_source::shared_state::forget(std::uint64_t number) {
+  machines_.erase(number);
+}
+
+void namespace_source::shared_state::shut_down() {
+  if (link_)
+    ::shutdown(link_.fd(), SHUT_WR);
+}
+
+/// The spawner has ended. If it was killed the kernel kills its machines (PR_SET_PDEATHSIG), and
+/// their cgroups are swept by the next start.
+void namespace_source::shared_state::close() {
+  if (!link_)
+    return;
+  loop.forget(watch_);
+  link_.close();
+  auto machines = std::move(machines_);
+  machines_.clear();
+  for (auto& [number, one] : machines)
+    one->spawner_gone();
+  {
+    std::lock_guard guard{mutex_};
+    closed_ = true;
+  }
+  changed_.notify_all();
+}
+
+std::vector<std::string> namespace_source::shared_state::isolation() const {
+  std::lock_guard guard{mutex_};
+  auto lines = isolation_;
+  for (const auto& [language, error] : templates_)
+    lines.push_back("template " + language
+                    + " now: " + (error == 0 ? "up" : std::string{"down, jobs start cold"}));
+  if (closed_)
+    lines.emplace_back("the spawner has ended: no machine can be started");
+  return lines;
+}
+
+bool namespace_source::shared_state::template_up(std::string_view language) const {
+  std::lock_guard guard{mutex_};
+  auto found = templates_.find(language);
+  return !closed_ && found != templates_.end() && found->second == 0;
+}
+
+bool namespace_source::shared_state::wait_closed(std::chrono::milliseconds limit) {
+  std::unique_lock lock{mutex_};
+  return changed_.wait_for(lock, limit, [this] { return closed_; });
+}
+
+// --- one machine ---------------------------------------------------------------------------------
+
+namespace_source::one_machine::one_machine(std::shared_ptr<shared_state> source,
+                                           std::uint64_t number, const machine_spec& spec,
+                                           std::shared_ptr<machine_listener> listener,
+                                           owned_fd channel)
+  : source_(std::move(source))
+  , number_(number)
+  , spec_(spec)
+  , listener_(std::move(listener))
+  , channel_(std::move(channel))
+  , limits_(with_defaults(spec.limits, source_->settings.defaults)) {}
+
+void namespace_source::one_machine::begin(owned_fd guest_end) {
+  request asked{.kind = request_kind::create, .number = number_};
+  {
+    std::lock_guard guard{mutex_};
+    asked.memory_bytes = limits_.memory_bytes;
+    asked.processes = limits_.processes;
+    asked.disk_bytes = limits_.disk_bytes;
+  }
+  copy_text(asked.text, spec_.id);
+  int fd = guest_end.get();
+  if (asked_to_end_ || fd < 0 || !source_->ask(asked, std::span{&fd, 1})) {
+    lose(fd < 0 ? "no socket for the guest's channel" : "the spawner has ended", false, true);
+    return gone();
+  }
+  destroy_sent_ = false;
+  source_->adopt(number_, shared_from_this());
+  hello_timer_ = source_->loop.after(source_->settings.hello_within, [self = shared_from_this()] {
+    self->hello_timer_ = 0;
+    if (!self->greeted_)
+      self->lose("the guest did not say hello in time", false, false);
+  });
+}
+
+void namespace_source::one_machine::on_report(const report& said, std::vector<owned_fd>& fds) {
+  switch (said.kind) {
+  case report_kind::created: {
+    std::lock_guard guard{mutex_};
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < handles_.size() && at < fds.size(); ++i)
+      if ((said.handles & 1U << i) != 0)
+        handles_[i] = std::move(fds[at++]);
+    created_ = true;
+    // Limits that were set in between.
+    apply_limits_locked();
+    for (const auto& asked : early_limits_)
+      source_->ask(asked);
+    early_limits_.clear();
+    if (!closed_)
+      watch_ = source_->loop.watch(
+          channel_.get(), EPOLLIN,
+          [self = shared_from_this()](std::uint32_t events) { self->on_channel(events); });
+    break;
+  }
+  case report_kind::died: {
+    std::string why = said.text;
+    if (said.error != 0)
+      why += std::string{": "} + std::strerror(said.error);
+    if (!first_cause_.empty())
+      why = first_cause_ + " (" + why + ")";
+    // Frames that came before the death are heard before it.
+    for (int round = 0; round < 16 && watch_ != 0; ++round)
+      read_channel();
+    lose(why, said.out_of_memory != 0, true);
+    break;
+  }
+  case report_kind::gone:
+    gone();
+    break;
+  case report_kind::limited: {
+    {
+      std::lock_guard guard{mutex_};
+      auto paused = std::find_if(queue_.begin(), queue_.end(),
+                                 [&](const auto& one) { return one.ticket == said.ticket; });
+      if (said.ticket != 0 && paused != queue_.end())
+        queue_.erase(paused);
+    }
+    flush();
+    break;
+  }
+  case report_kind::memory_killed: {
+    std::lock_guard guard{mutex_};
+    watchdog_kills_ = said.oom_kills;
+    break;
+  }
+  default:
+    break;
+  }
+}
+
+void namespace_source::one_machine::on_channel(std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0)
+    flush();
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
+    read_channel();
+}
+
+void namespace_source::one_machine::read_channel() {
+  static thread_local std::array<char, read_bytes> buffer;
+  ssize_t count = 0;
+  do
+    count = ::recv(channel_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+  while (count < 0 && errno == EINTR);
+  if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+    return;
+  if (count <= 0)
+    return lose("the guest closed its channel", false, false);
+  cutter_.push({buffer.data(), static_cast<std::size_t>(count)});
+  while (auto body = cutter_.next()) {
+    take_frame(*body);
+    if (watch_ == 0)
+      return;
+  }
+  if (cutter_.broken())
+    lose("the guest announced a frame of impossible length", false, false);
+}
+
+void namespace_source::one_machine::take_frame(std::span<const char> body) {
+  auto frame = guest::decode_frame<guest::from_guest>(body);
+  if (!frame)
+    return lose("the guest sent what is no frame: " + frame.why().text(), false, false);
+  const auto* hello = std::get_if<guest::hello>(&*frame);
+  if (greeted_ == (hello != nullptr))
+    return lose(greeted_ ? "the guest said hello twice" : "the guest did not begin with hello",
+                false, false);
+  if (hello != nullptr) {
+    if (hello->version != guest::protocol_version)
+      return lose("the guest speaks version " + std::to_string(hello->version)
+                      + " of the protocol, not " + std::to_string(guest::protocol_version),
+                  false, false);
+    greeted_ = true;
+    source_->loop.cancel(hello_timer_);
+    for (const auto& language : spec_.warm)
+      warm(language);
+  }
+  listener_->on_frame(std::move(*frame));
+}
+
+/// The end of a machine nobody asked to end. `dying`: the spawner knows already.
+void namespace_source::one_machine::lose(std::string why, bool out_of_memory, bool dying) {
+  end_channel();
+  if (!dying) {
+    // How it died is known better by the spawner: it is told then.
+    if (first_cause_.empty())
+      first_cause_ = std::move(why);
+    if (!std::exchange(destroy_sent_, true))
+      source_->ask({.kind = request_kind::destroy, .number = number_});
+    return;
+  }
+  if (asked_to_end_ || std::exchange(told_lost_, true))
+    return;
+  listener_->on_lost(std::move(why), out_of_memory);
+}
+
+void namespace_source::one_machine::end_channel() {
+  source_->loop.cancel(hello_timer_);
+  source_->loop.forget(watch_);
+  watch_ = 0;
+  std::lock_guard guard{mutex_};
+  closed_ = true;
+  channel_.reset();
+  queue_.clear();
+  queued_bytes_ = 0;
+}
+
+void namespace_source::one_machine::gone() {
+  if (std::exchange(told_gone_, true))
+    return;
+  end_channel();
+  {
+    // A usage() of another thread finds nothing from now on.
+    std::lock_guard guard{mutex_};
+    for (auto& fd : handles_)
+      fd.reset();
+  }
+  auto listener = std::move(listener_);
+  auto self = shared_from_this();
+  source_->forget(number_);
+  listener->on_gone();
+}
+
+void namespace_source::one_machine::spawner_gone() {
+  lose("the spawner has ended", false, true);
+  gone();
+}
+
+void namespace_source::one_machine::destroy() {
+  source_->loop.post([self = shared_from_this()] {
+    if (self->told_gone_ || std::exchange(self->asked_to_end_, true))
+      return;
+    self->end_channel();
+    if (!std::exchange(self->destroy_sent_, true))
+      self->source_->ask({.kind = request_kind::destroy, .number = self->number_});
+  });
+}
+
+bool namespace_source::one_machine::warm(std::string_view language) {
+  if (!source_->template_up(language))
+    return false;
+  request asked{.kind = request_kind::warm, .number = number_};
+  copy_text(asked.text, language);
+  if (source_->loop.here())
+    source_->ask(asked);
+  else
+    source_->loop.post([self = shared_from_this(), asked] { self->source_->ask(asked); });
+  return true;
+}
+
+void namespace_source::one_machine::hold_output(bool held) {
+  source_->loop.post([self = shared_from_this(), held] {
+    self->held_ = held;
+    self->rewatch();
+  });
+}
+
+void namespace_source::one_machine::rewatch() {
+  std::lock_guard guard{mutex_};
+  if (watch_ != 0)
+    source_->loop.rewatch(watch_, (held_ ? 0U : EPOLLIN) | (want_out_ ? EPOLLOUT : 0U));
+}
+
+void namespace_source::one_machine::send(const guest::to_guest& message) {
+  bytes data = std::visit([](const auto& one) { return guest::encode_frame(one); }, message);
+  std::unique_lock lock{mutex_};
+  enqueue({.data = std::move(data)}, lock);
+}
+
+/// Sends at once when nothing waits: a hand-over to the reactor costs more than the call itself.
+void namespace_source::one_machine::enqueue(outgoing item, std::unique_lock<std::mutex>& lock) {
+  if (closed_)
+    return;
+  bool idle = queue_.empty();
+  std::size_t size = item.data.size();
+  bool fits = idle || queued_bytes_ + size <= source_->settings.send_queue_bytes;
+  if (fits) {
+    queued_bytes_ += size;
+    queue_.push_back(std::move(item));
+    bool was_waiting = want_out_;
+    if (idle && flush_locked() && want_out_ == was_waiting)
+      return;
+    if (!idle)
+      return;
+  }
+  lock.unlock();
+  source_->loop.post([self = shared_from_this(), fits] {
+    if (!fits)
+      self->lose("more was sent to the guest than it takes", false, false);
+    else
+      self->flush();
+  });
+}
+
+/// Writes until the socket is full or a pause comes. False when the guest is gone, which the
+/// reading side will tell.
+bool namespace_source::one_machine::flush_locked() {
+  want_out_ = false;
+  while (!closed_ && !queue_.empty() && queue_.front().ticket == 0) {
+    outgoing& first = queue_.front();
+    ssize_t count = ::send(channel_.get(), first.data.data() + first.sent,
+                           first.data.size() - first.sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (count < 0 && errno == EINTR)
+      continue;
+    if (count < 0) {
+      want_out_ = errno == EAGAIN || errno == EWOULDBLOCK;
+      return want_out_;
+    }
+    first.sent += static_cast<std::size_t>(count);
+    if (first.sent < first.data.size())
+      continue;
+    queued_bytes_ -= first.data.size();
+    queue_.pop_front();
+  }
+  return true;
+}
+
+void namespace_source::one_machine::flush() {
+  {
+    std::lock_guard guard{mutex_};
+    flush_locked();
+  }
+  rewatch();
+}
+
+void namespace_source::one_machine::apply_limits_locked() {
+  // A limit below what is used now is the kernel's to refuse (v1) or to enforce (v2).
+  (void)write_group_number(handle(spawner::handle_memory_limit), group_memory_limit(limits_));
+  (void)write_group_number(handle(spawner::handle_pids_limit),
+                           limits_.processes + machine_overhead_processes);
+}
+
+void namespace_source::one_machine::set_limits(const machine_limits& wanted) {
+  std::unique_lock lock{mutex_};
+  auto changed = with_defaults(wanted, source_->settings.defaults);
+  if (closed_ || changed == limits_)
+    return;
+  bool disk = changed.disk_bytes != limits_.disk_bytes;
+  limits_ = changed;
+  apply_limits_locked();
+  request asked{.kind = request_kind::limit,
+                .ticket = disk ? next_ticket_++ : 0,
+                .number = number_,
+                .memory_bytes = changed.memory_bytes,
+                .processes = changed.processes,
+                .disk_bytes = changed.disk_bytes};
+  if (disk)
+    // What is sent from now on waits for the new size.
+    queue_.push_back({.data = {}, .sent = 0, .ticket = asked.ticket});
+  lock.unlock();
+  source_->loop.post([self = shared_from_this(), asked] {
+    if (self->created_)
+      self->source_->ask(asked);
+    else
+      self->early_limits_.push_back(asked);
+  });
+}
+
+machine_usage namespace_source::one_machine::usage() const {
+  std::lock_guard guard{mutex_};
+  machine_usage used;
+  used.memory_bytes = read_group_number(handle(spawner::handle_memory_usage));
+  used.memory_peak_bytes =
+      std::max(read_group_number(handle(spawner::handle_memory_peak)), used.memory_bytes);
+  used.processes = read_group_number(handle(spawner::handle_pids_usage));
+  used.oom_kills =
+      watchdog_kills_ + read_group_key(handle(spawner::handle_memory_events), "oom_kill");
+  int cpu = handle(spawner::handle_cpu_usage);
+  used.cpu_us = read_group_key(cpu, "usage_usec");
+  if (used.cpu_us == 0)
+    used.cpu_us = read_group_number(cpu) / 1000;
+  struct statfs disk {};
+  if (handle(spawner::handle_disk) >= 0 && ::fstatfs(handle(spawner::handle_disk), &disk) == 0) {
+    auto block = static_cast<std::uint64_t>(disk.f_bsize);
+    used.disk_limit_bytes = disk.f_blocks * block;
+    used.disk_bytes = (disk.f_blocks - disk.f_bfree) * block;
+  }
+  return used;
+}
+
+// --- the source ----------------------------------------------------------------------------------
+
+namespace_source::namespace_source(const namespace_settings& settings, spawner_handle spawner,
+                                   reactor& loop)
+  : state_(std::make_shared<shared_state>(settings, std::move(spawner), loop)) {
+  loop.post([state = state_] { state->open(); });
+}
+
+namespace_source::~namespace_source() {
+  state_->loop.post([state = state_] { state->shut_down(); });
+  if (!state_->wait_closed(end_within))
+    state_->loop.post([state = state_] { state->close(); });
+  wait_for_spawner(state_->pid, end_within);
+}
+
+std::shared_ptr<machine> namespace_source::start(const machine_spec& spec,
+                                                 std::shared_ptr<machine_listener> listener) {
+  int ends[2] = {-1, -1};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    ends[0] = ends[1] = -1;
+  owned_fd ours{ends[0]};
+  auto one = std::make_shared<one_machine>(state_, state_->next_number++, spec, std::move(listener),
+                                           std::move(ours));
+  state_->loop.post([one, guest_end = std::make_shared<owned_fd>(ends[1])] {
+    one->begin(std::move(*guest_end));
+  });
+  return one;
+}
+
+std::vector<std::string> namespace_source::isolation() const {
+  return state_->isolation();
+}
+
+const std::string& namespace_source::instance() const {
+  return state_->instance;
+}
+
+} // namespace berth::machines

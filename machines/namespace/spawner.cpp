@@ -1,0 +1,921 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machines/namespace/spawner.hpp"
+
+#include "machines/namespace/cgroup.hpp"
+#include "machines/namespace/confine/seccomp_policy.hpp"
+#include "machines/namespace/contain.hpp"
+#include "machines/namespace/house.hpp"
+#include "machines/namespace/packet_link.hpp"
+#include "machines/namespace/sweep.hpp"
+#include "machines/namespace/template_keeper.hpp"
+
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <system_error>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <dirent.h>
+#include <fcntl.h>
+#include <map>
+#include <poll.h>
+#include <set>
+
+namespace berth::machines {
+
+namespace {
+
+using spawner::packet_link;
+using spawner::report;
+using spawner::report_kind;
+using spawner::request;
+using spawner::request_kind;
+using clock = std::chrono::steady_clock;
+
+/// How often the watchdog looks at each machine's memory.
+constexpr std::chrono::milliseconds watch_every{50};
+/// How soon a cgroup that was still busy is tried again.
+constexpr std::chrono::milliseconds clear_every{2};
+/// How long the end of all machines may take when the server is gone.
+constexpr std::chrono::seconds end_within{10};
+constexpr std::size_t ready_text_max = 16 * 1024;
+
+void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
+  std::snprintf(to, sizeof to, "%.*s", static_cast<int>(from.size()), from.data());
+}
+
+bool good_hostname(std::string_view name) {
+  return !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
+  });
+}
+
+/// One machine, from clone to nothing.
+struct living {
+  std::uint64_t number = 0;
+  std::uint32_t index = 0; ///< its uid's distance from the base
+  machine_limits limits;
+  owned_fd pidfd;
+  owned_fd side;
+  cgroup_handles handles;
+  owned_fd proc;
+  /// Its walls stand: from here on its side socket speaks for nobody.
+  bool prepared = false;
+  bool dead = false;
+  std::string failed_step;
+  int failed_error = 0;
+  std::uint64_t watchdog_kills = 0;
+
+  int handle(spawner::handle_bit bit) const {
+    return handles.files[static_cast<std::size_t>(__builtin_ctz(bit))].get();
+  }
+  std::uint64_t oom_kills() const {
+    return watchdog_kills + read_group_key(handle(spawner::handle_memory_events), "oom_kill");
+  }
+};
+
+/// What an epoll event is about: a kind in the high byte, a number below.
+enum class about : std::uint64_t {
+  server,
+  machine_end,
+  machine_side,
+  template_socket,
+  template_end
+};
+constexpr int kind_shift = 56;
+
+std::uint64_t tag(about kind, std::uint64_t number) {
+  return static_cast<std::uint64_t>(kind) << kind_shift | number;
+}
+
+class spawner_process {
+public:
+  spawner_process(const namespace_settings& settings, owned_fd server)
+    : settings_(settings)
+    , server_(std::move(server))
+    , templates_(
+          [this](std::uint64_t machine, std::string_view language, int error, owned_fd guest_end) {
+            on_injected(machine, language, error, std::move(guest_end));
+          },
+          [this](std::string_view language, int error) {
+            report note{.kind = report_kind::template_state, .error = error};
+            copy_text(note.text, language);
+            tell(note);
+          }) {}
+
+  [[noreturn]] void run();
+
+private:
+  // Start.
+  std::string prepare();
+  std::string probe_requirements() const;
+  std::string try_one_machine();
+  void say_ready();
+  [[noreturn]] void refuse(const std::string& why);
+
+  // Requests.
+  void on_server(std::uint32_t events);
+  void create(const request& asked, std::vector<owned_fd>& fds);
+  void destroy(std::uint64_t number);
+  void warm(const request& asked);
+  void limit(const request& asked);
+
+  // Machines.
+  int launch(living& one, std::string_view hostname, int channel);
+  void on_side(std::uint64_t number);
+  bool take_report(living& one, std::vector<owned_fd>& fds);
+  void on_end(std::uint64_t number);
+  void clear_dead();
+  void on_injected(std::uint64_t number, std::string_view language, int error, owned_fd guest_end);
+  int resize_disk(const living& one, std::uint64_t bytes) const;
+
+  // Memory.
+  void watch_memory();
+  void watch_group(living& one);
+  void watch_processes(living& one);
+  bool kill_largest(const living& one);
+
+  // Loop.
+  void tell(const report& what, std::span<const int> fds = {});
+  void add(int fd, std::uint32_t events, std::uint64_t what);
+  void watch_templates();
+  int wait_ms() const;
+  [[noreturn]] void end();
+
+  const namespace_settings& settings_;
+  packet_link server_;
+  bool server_wants_out_ = false;
+  owned_fd epoll_;
+  instance_dir instance_;
+  cgroup_tree cgroups_;
+  bool ordinary_user_ = false;
+  std::vector<char> filter_;
+  template_keeper templates_;
+  std::vector<std::string> facts_;
+  std::map<std::uint64_t, living> machines_;
+  std::set<std::uint64_t> dying_;
+  std::vector<std::uint32_t> free_indices_;
+  std::uint32_t next_index_ = 0;
+  clock::time_point next_watch_ = clock::time_point::max();
+  clock::time_point next_clear_ = clock::time_point::max();
+};
+
+// --- start ---------------------------------------------------------------------------------------
+
+void spawner_process::refuse(const std::string& why) {
+  cgroups_.remove_instance();
+  instance_.remove();
+  report note{.kind = report_kind::refused};
+  std::vector<std::byte> packet(sizeof note + why.size());
+  std::memcpy(packet.data(), &note, sizeof note);
+  std::memcpy(packet.data() + sizeof note, why.data(), why.size());
+  server_.send(packet);
+  ::_exit(1);
+}
+
+std::string spawner_process::probe_requirements() const {
+  if (settings_.require.distinct_uids && ordinary_user_)
+    return "a host uid for each machine is required: run berth as root";
+  if (settings_.require.landlock && berth_landlock_abi() == 0)
+    return "landlock is required: this kernel has none (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
+  if (settings_.require.cgroups && (!cgroups_.memory() || !cgroups_.pids())) {
+    std::string text = "cgroups are required:";
+    for (const auto& fact : cgroups_.facts())
+      if (fact.version == cgroup_version::none)
+        text += " " + fact.controller + " (" + fact.detail + ")";
+    return text + ": run berth as root, or in a unit with Delegate=yes";
+  }
+  return {};
+}
+
+/// Each part returns why it cannot be; the first reason ends the spawner.
+std::string spawner_process::prepare() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
+  epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_)
+    return std::string{"epoll: "} + std::strerror(errno);
+  const std::string runtime =
+      settings_.runtime_dir.empty() ? default_runtime_dir() : settings_.runtime_dir;
+  std::string why;
+  instance_ = instance_dir::claim(runtime, why);
+  if (!instance_)
+    return why;
+  auto left = sweep(runtime);
+  facts_.push_back("swept: " + left.text());
+  cgroups_ = cgroup_tree::open(instance_.id());
+  instance_.note_groups(cgroups_.paths());
+  // Root without the capability (a plain container) is as good as an ordinary user.
+  if (::geteuid() != 0 || ::prctl(PR_CAPBSET_READ, CAP_SYS_ADMIN) != 1) {
+    ordinary_user_ = true;
+    if (auto result = enter_outer_user_namespace(); !result.ok())
+      return result.text()
+             + " (as an ordinary user: sysctl user.max_user_namespaces, "
+               "kernel.unprivileged_userns_clone, "
+               "kernel.apparmor_restrict_unprivileged_userns)";
+  }
+  try {
+    filter_ = build_seccomp_program();
+  } catch (const std::system_error& error) {
+    return std::string{"seccomp program: "} + error.what();
+  }
+  if (auto result = enter_house(settings_, instance_.path() + "/root"); !result.ok())
+    return result.text();
+  why = probe_requirements();
+  return why.empty() ? try_one_machine() : why;
+}
+
+/// A machine whose server hung up already: its guest ends at once. Proves every step on this host.
+std::string spawner_process::try_one_machine() {
+  int channel[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) != 0)
+    return std::string{"socketpair: "} + std::strerror(errno);
+  owned_fd theirs{channel[1]};
+  ::close(channel[0]);
+  living one;
+  one.limits = settings_.defaults;
+  if (int error = launch(one, "berth-trial", theirs.get()))
+    return std::string{"clone of a machine: "} + std::strerror(error);
+  theirs.reset();
+  pollfd ready{one.pidfd.get(), POLLIN, 0};
+  bool ended = ::poll(&ready, 1, 5'000) == 1;
+  if (!ended)
+    ::syscall(SYS_pidfd_send_signal, one.pidfd.get(), SIGKILL, nullptr, 0);
+  siginfo_t info{};
+  ::waitid(P_PIDFD, static_cast<id_t>(one.pidfd.get()), &info, WEXITED);
+  std::vector<owned_fd> fds;
+  while (take_report(one, fds)) {
+  }
+  one.side.reset();
+  for (int tries = 0; !cgroups_.remove(0) && tries < 500; ++tries)
+    ::usleep(1'000);
+  free_indices_.push_back(one.index);
+  if (!one.prepared || one.failed_error != 0)
+    return "a machine cannot be made here: "
+           + (one.failed_step.empty() ? "its first process died" : one.failed_step) + ": "
+           + std::strerror(one.failed_error);
+  return {};
+}
+
+void spawner_process::say_ready() {
+  std::vector<std::string> lines{instance_.id()};
+  lines.push_back("namespaces: user, pid, mount, network (loopback only), ipc, uts, cgroup");
+  lines.push_back(ordinary_user_
+                      ? "identity: all machines have the uid of the server's user, in user "
+                        "namespaces of their own"
+                      : "identity: a host uid of its own for each machine, from "
+                            + std::to_string(settings_.uid_base));
+  lines.push_back("system calls: seccomp allow-list of "
+                  + std::to_string(filter_.size() / sizeof(sock_filter)) + " instructions");
+  lines.push_back("privileges: no capabilities, no_new_privs");
+  int abi = berth_landlock_abi();
+  lines.push_back(abi > 0 ? "landlock: ABI " + std::to_string(abi) : "landlock: none");
+  lines.push_back("files: overlay over a read-only root, one tmpfs with a size and an inode cap");
+  for (const auto& fact : cgroups_.facts())
+    lines.push_back("cgroup " + fact.controller + ": " + std::string{to_string(fact.version)} + " ("
+                    + fact.detail + ")");
+  if (!cgroups_.memory())
+    lines.push_back("memory: no cgroup; a watchdog sums each machine's processes every 50 ms and "
+                    "kills the machine");
+  if (!cgroups_.pids())
+    lines.push_back("processes: no cgroup; RLIMIT_NPROC of the machine's user namespace");
+  for (auto& line : templates_.describe())
+    lines.push_back(std::move(line));
+  for (auto& line : facts_)
+    lines.push_back(std::move(line));
+  report note{.kind = report_kind::ready};
+  std::string text;
+  for (const auto& line : lines)
+    text += line + "\n";
+  text.resize(std::min(text.size(), ready_text_max));
+  std::vector<std::byte> packet(sizeof note + text.size());
+  std::memcpy(packet.data(), &note, sizeof note);
+  std::memcpy(packet.data() + sizeof note, text.data(), text.size());
+  server_.send(packet);
+}
+
+// --- machines ------------------------------------------------------------------------------------
+
+int spawner_process::launch(living& one, std::string_view hostname, int channel) {
+  if (free_indices_.empty()) {
+    one.index = next_index_++;
+  } else {
+    one.index = free_indices_.back();
+    free_indices_.pop_back();
+  }
+  int side[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, side) != 0) {
+    free_indices_.push_back(one.index);
+    return errno;
+  }
+  one.side.reset(side[0]);
+  owned_fd theirs{side[1]};
+  std::uint32_t uid = ordinary_user_ ? 0 : settings_.uid_base + one.index;
+  containment_plan plan{
+      .number = one.number,
+      .hostname = std::string{hostname},
+      .limits = one.limits,
+      .disk_options = disk_options(settings_, one.limits.disk_bytes),
+      .settings = &settings_,
+      .cgroups = &cgroups_,
+      .ordinary_user = ordinary_user_,
+      .confinement = {.flags = BERTH_CONFINE_NEW_USER_NS
+                               | (settings_.require.landlock ? BERTH_CONFINE_NEED_LANDLOCK : 0),
+                      .uid = uid,
+                      .gid = uid,
+                      .inside_uid = agent_id,
+                      .inside_gid = agent_id,
+                      .oom_score_adj = 300,
+                      .nice = 0,
+                      .nofile = 16'384,
+                      .nproc = cgroups_.pids() ? BERTH_LIMIT_KEEP
+                                               : one.limits.processes + machine_overhead_processes,
+                      .address_space = BERTH_LIMIT_KEEP,
+                      .file_size = BERTH_LIMIT_KEEP,
+                      .writable = nullptr,
+                      .filter = reinterpret_cast<const sock_filter*>(filter_.data()),
+                      .filter_length =
+                          static_cast<std::uint16_t>(filter_.size() / sizeof(sock_filter))},
+      .channel = channel,
+      .side = theirs.get(),
+  };
+  int pidfd = -1;
+  clone_args arguments{};
+  // Only the pid namespace has to come with the clone; the dear ones are made by the child, beside
+  // us rather than in our time.
+  arguments.flags = CLONE_NEWPID | CLONE_PIDFD;
+  arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
+  arguments.exit_signal = SIGCHLD;
+  long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (pid == 0)
+    contain(plan);
+  if (pid < 0) {
+    int error = errno;
+    free_indices_.push_back(one.index);
+    one.side.reset();
+    return error;
+  }
+  one.pidfd.reset(pidfd);
+  return 0;
+}
+
+void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
+  report note{.kind = report_kind::died, .number = asked.number};
+  std::string_view hostname{asked.text, ::strnlen(asked.text, sizeof asked.text)};
+  bool known = machines_.contains(asked.number);
+  living one;
+  one.number = asked.number;
+  one.limits = {asked.memory_bytes, asked.processes, asked.disk_bytes};
+  if (known || asked.number == 0 || asked.number >> kind_shift != 0 || fds.size() != 1
+      || !good_hostname(hostname)) {
+    note.error = EINVAL;
+    copy_text(note.text, "the request for a machine is not one");
+  } else if (machines_.size() >= settings_.machines_max) {
+    note.error = EAGAIN;
+    copy_text(note.text, "as many machines as uids");
+  } else if (int error = launch(one, hostname, fds.front().get())) {
+    note.error = error;
+    copy_text(note.text, "clone");
+  } else {
+    add(one.pidfd.get(), EPOLLIN, tag(about::machine_end, asked.number));
+    add(one.side.get(), EPOLLIN, tag(about::machine_side, asked.number));
+    if (next_watch_ == clock::time_point::max())
+      next_watch_ = clock::now() + watch_every;
+    machines_.emplace(asked.number, std::move(one));
+    return;
+  }
+  tell(note);
+  if (!known)
+    tell({.kind = report_kind::gone, .number = asked.number});
+}
+
+/// Takes one report of a containment, if there is one.
+bool spawner_process::take_report(living& one, std::vector<owned_fd>& fds) {
+  containment_report said{};
+  std::size_t size = 0;
+  packet_link link{owned_fd{::fcntl(one.side.get(), F_DUPFD_CLOEXEC, 3)}};
+  auto got = link.receive(std::as_writable_bytes(std::span{&said, 1}), size, fds);
+  if (got != packet_link::received::packet || size != sizeof said)
+    return false;
+  if (said.step != step_prepared) {
+    // May come from a hostile guest, too: it is text about its own end.
+    said.detail[sizeof said.detail - 1] = '\0';
+    one.failed_step = containment_step_name(said.step);
+    if (said.detail[0] != '\0')
+      one.failed_step += std::string{" ("} + said.detail + ")";
+    one.failed_error = said.error == 0 ? EPROTO : said.error;
+    return true;
+  }
+  std::size_t wanted = static_cast<std::size_t>(__builtin_popcount(said.handles)) + said.procs + 1;
+  if (one.prepared || fds.size() != wanted)
+    return false;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < one.handles.files.size(); ++i)
+    if ((said.handles & 1U << i) != 0)
+      one.handles.files[i] = std::move(fds[at++]);
+  for (std::uint32_t i = 0; i < said.procs; ++i)
+    one.handles.procs.push_back(std::move(fds[at++]));
+  one.proc = std::move(fds[at]);
+  one.prepared = true;
+  return true;
+}
+
+void spawner_process::on_side(std::uint64_t number) {
+  auto found = machines_.find(number);
+  if (found == machines_.end() || found->second.prepared)
+    return;
+  living& one = found->second;
+  std::vector<owned_fd> fds;
+  bool taken = take_report(one, fds);
+  // Nothing is heard from it again before its end.
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.side.get(), nullptr);
+  if (!taken || !one.prepared)
+    return;
+  report note{.kind = report_kind::created, .number = number};
+  std::vector<int> handles;
+  for (std::size_t i = 0; i < one.handles.files.size(); ++i) {
+    if (!one.handles.files[i])
+      continue;
+    note.handles |= 1U << i;
+    handles.push_back(one.handles.files[i].get());
+  }
+  tell(note, handles);
+  // The limits and counters are the server's affair.
+  for (auto bit :
+       {spawner::handle_memory_limit, spawner::handle_memory_peak, spawner::handle_pids_limit,
+        spawner::handle_pids_usage, spawner::handle_cpu_usage})
+    one.handles.files[static_cast<std::size_t>(__builtin_ctz(bit))].reset();
+}
+
+void spawner_process::destroy(std::uint64_t number) {
+  auto found = machines_.find(number);
+  if (found == machines_.end() || found->second.dead)
+    return;
+  ::syscall(SYS_pidfd_send_signal, found->second.pidfd.get(), SIGKILL, nullptr, 0);
+}
+
+void spawner_process::on_end(std::uint64_t number) {
+  auto found = machines_.find(number);
+  if (found == machines_.end() || found->second.dead)
+    return;
+  living& one = found->second;
+  siginfo_t info{};
+  if (::waitid(P_PIDFD, static_cast<id_t>(one.pidfd.get()), &info, WEXITED | WNOHANG) != 0
+      || info.si_pid == 0)
+    return;
+  one.dead = true;
+  std::vector<owned_fd> fds;
+  while (one.failed_error == 0 && take_report(one, fds)) {
+  }
+  report note{.kind = report_kind::died,
+              .number = number,
+              .error = one.failed_error,
+              .oom_kills = one.oom_kills(),
+              .status = info.si_status};
+  bool killed = info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
+  note.out_of_memory = killed && info.si_status == SIGKILL && note.oom_kills > 0;
+  if (one.failed_error != 0)
+    copy_text(note.text, one.failed_step);
+  else
+    copy_text(note.text, std::string{"the guest "}
+                             + (killed ? "was ended by signal " : "ended with status ")
+                             + std::to_string(info.si_status));
+  tell(note);
+  // The disk goes with its last descriptor.
+  one.handles = {};
+  one.proc.reset();
+  one.side.reset();
+  one.pidfd.reset();
+  cgroups_.kill(number);
+  dying_.insert(number);
+  clear_dead();
+}
+
+void spawner_process::clear_dead() {
+  for (auto at = dying_.begin(); at != dying_.end();) {
+    std::uint64_t number = *at;
+    if (!cgroups_.remove(number)) {
+      ++at;
+      continue;
+    }
+    auto found = machines_.find(number);
+    free_indices_.push_back(found->second.index);
+    machines_.erase(found);
+    tell({.kind = report_kind::gone, .number = number});
+    at = dying_.erase(at);
+  }
+  next_clear_ = dying_.empty() ? clock::time_point::max() : clock::now() + clear_every;
+}
+
+void spawner_process::warm(const request& asked) {
+  std::string language{asked.text, ::strnlen(asked.text, sizeof asked.text)};
+  auto found = machines_.find(asked.number);
+  if (found == machines_.end() || found->second.dead)
+    return;
+  living& one = found->second;
+  inject_target target{.machine = asked.number,
+                       .pidfd = one.pidfd.get(),
+                       .procs = {},
+                       .nproc = cgroups_.pids()
+                                    ? BERTH_LIMIT_KEEP
+                                    : one.limits.processes + machine_overhead_processes};
+  for (const auto& fd : one.handles.procs)
+    target.procs.push_back(fd.get());
+  templates_.inject(language, target);
+}
+
+void spawner_process::on_injected(std::uint64_t number, std::string_view language, int error,
+                                  owned_fd guest_end) {
+  auto found = machines_.find(number);
+  if (found == machines_.end() || found->second.dead)
+    return;
+  if (error == 0) {
+    // A guest that does not take its interpreters loses them.
+    packet_link link{owned_fd{::fcntl(found->second.side.get(), F_DUPFD_CLOEXEC, 3)}};
+    int fd = guest_end.get();
+    bool sent = link.send(std::as_bytes(std::span{language}), std::span{&fd, 1});
+    if (sent && !link.has_waiting())
+      return;
+    error = EPIPE;
+  }
+  report note{.kind = report_kind::not_warmed, .number = number, .error = error};
+  copy_text(note.text, language);
+  tell(note);
+}
+
+int spawner_process::resize_disk(const living& one, std::uint64_t bytes) const {
+  owned_fd disk{::fspick(one.handle(spawner::handle_disk), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC)};
+  if (!disk)
+    return errno;
+  const std::string size = std::to_string(bytes);
+  const std::string inodes = std::to_string(disk_inodes(settings_, bytes));
+  if (::fsconfig(disk.get(), FSCONFIG_SET_STRING, "size", size.c_str(), 0) != 0
+      || ::fsconfig(disk.get(), FSCONFIG_SET_STRING, "nr_inodes", inodes.c_str(), 0) != 0
+      || ::fsconfig(disk.get(), FSCONFIG_CMD_RECONFIGURE, nullptr, nullptr, 0) != 0)
+    return errno;
+  return 0;
+}
+
+void spawner_process::limit(const request& asked) {
+  report note{.kind = report_kind::limited, .ticket = asked.ticket, .number = asked.number};
+  auto found = machines_.find(asked.number);
+  if (found == machines_.end() || found->second.dead || !found->second.prepared) {
+    note.error = ESRCH;
+  } else {
+    living& one = found->second;
+    if (asked.disk_bytes != one.limits.disk_bytes)
+      note.error = resize_disk(one, asked.disk_bytes);
+    std::uint64_t disk = note.error == 0 ? asked.disk_bytes : one.limits.disk_bytes;
+    one.limits = {asked.memory_bytes, asked.processes, disk};
+  }
+  tell(note);
+}
+
+// --- memory --------------------------------------------------------------------------------------
+
+std::uint64_t disk_used(int fd) {
+  struct statfs info {};
+  if (fd < 0 || ::fstatfs(fd, &info) != 0)
+    return 0;
+  return (info.f_blocks - info.f_bfree) * static_cast<std::uint64_t>(info.f_bsize);
+}
+
+/// Ends the process of the group that has most memory, the guest excepted. False if there is none.
+bool spawner_process::kill_largest(const living& one) {
+  if (one.handles.procs.empty())
+    return false;
+  char text[16 * 1024];
+  ssize_t count = ::pread(one.handles.procs.front().get(), text, sizeof text - 1, 0);
+  if (count <= 0)
+    return false;
+  text[count] = '\0';
+  pid_t largest = -1;
+  std::uint64_t most = 0;
+  bool first = true;
+  for (char* at = text; *at != '\0';) {
+    auto pid = static_cast<pid_t>(std::strtol(at, &at, 10));
+    while (*at == '\n')
+      ++at;
+    // Listed first: the guest, who joined first.
+    if (std::exchange(first, false) || pid <= 0)
+      continue;
+    const std::string path = "/proc/" + std::to_string(pid) + "/statm";
+    owned_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+    char line[128] = {};
+    unsigned long long size = 0;
+    unsigned long long resident = 0;
+    if (file && ::read(file.get(), line, sizeof line - 1) > 0
+        && std::sscanf(line, "%llu %llu", &size, &resident) == 2 && resident >= most) {
+      most = resident;
+      largest = pid;
+    }
+  }
+  return largest > 0 && ::kill(largest, SIGKILL) == 0;
+}
+
+/// The job's own limit, see group_memory_limit. Cheap first: most machines use little.
+void spawner_process::watch_group(living& one) {
+  std::uint64_t allowed = one.limits.memory_bytes + machine_overhead_bytes;
+  if (read_group_number(one.handle(spawner::handle_memory_usage)) <= allowed)
+    return;
+  int stat = one.handle(spawner::handle_memory_stat);
+  std::uint64_t anonymous = read_group_key(stat, "anon") + read_group_key(stat, "rss");
+  std::uint64_t shared = read_group_key(stat, "shmem");
+  std::uint64_t files = disk_used(one.handle(spawner::handle_disk));
+  std::uint64_t used = anonymous + (shared > files ? shared - files : 0);
+  if (used <= allowed)
+    return;
+  ++one.watchdog_kills;
+  if (!kill_largest(one))
+    ::syscall(SYS_pidfd_send_signal, one.pidfd.get(), SIGKILL, nullptr, 0);
+  tell({.kind = report_kind::memory_killed, .number = one.number, .oom_kills = one.watchdog_kills});
+}
+
+/// Without a group: the sum over the machine's processes of what is theirs alone. Interpreters that
+/// share pages with their template are counted in full, which overhead makes up for.
+void spawner_process::watch_processes(living& one) {
+  owned_fd again{::openat(one.proc.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
+  if (dir == nullptr)
+    return;
+  (void)again.release();
+  std::uint64_t pages = 0;
+  while (dirent* entry = ::readdir(dir)) {
+    if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
+      continue;
+    const std::string path = std::string{entry->d_name} + "/statm";
+    owned_fd file{::openat(one.proc.get(), path.c_str(), O_RDONLY | O_CLOEXEC)};
+    char line[128] = {};
+    unsigned long long size = 0;
+    unsigned long long resident = 0;
+    unsigned long long shared = 0;
+    if (file && ::read(file.get(), line, sizeof line - 1) > 0
+        && std::sscanf(line, "%llu %llu %llu", &size, &resident, &shared) == 3)
+      pages += resident - std::min(shared, resident);
+  }
+  ::closedir(dir);
+  std::uint64_t used = pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  if (used <= one.limits.memory_bytes + machine_overhead_bytes)
+    return;
+  ++one.watchdog_kills;
+  ::syscall(SYS_pidfd_send_signal, one.pidfd.get(), SIGKILL, nullptr, 0);
+}
+
+void spawner_process::watch_memory() {
+  for (auto& [number, one] : machines_) {
+    if (!one.prepared || one.dead)
+      continue;
+    if (cgroups_.memory())
+      watch_group(one);
+    else
+      watch_processes(one);
+  }
+}
+
+// --- loop ----------------------------------------------------------------------------------------
+
+void spawner_process::tell(const report& what, std::span<const int> fds) {
+  // A server that is gone is noticed by the loop.
+  (void)server_.send_pod(what, fds);
+}
+
+void spawner_process::add(int fd, std::uint32_t events, std::uint64_t what) {
+  epoll_event event{.events = events, .data = {.u64 = what}};
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+}
+
+void spawner_process::watch_templates() {
+  // Adding what is there already fails with EEXIST, which is as good.
+  for (std::size_t i = 0; i < templates_.count(); ++i) {
+    if (templates_.socket_fd(i) >= 0)
+      add(templates_.socket_fd(i), EPOLLIN, tag(about::template_socket, i));
+    if (templates_.process_fd(i) >= 0)
+      add(templates_.process_fd(i), EPOLLIN, tag(about::template_end, i));
+  }
+}
+
+void spawner_process::on_server(std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0 && !server_.flush())
+    end();
+  for (int round = 0; round < 32 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0; ++round) {
+    request asked{};
+    std::size_t size = 0;
+    std::vector<owned_fd> fds;
+    auto got = server_.receive(std::as_writable_bytes(std::span{&asked, 1}), size, fds);
+    if (got == packet_link::received::nothing)
+      break;
+    if (got == packet_link::received::end || size != sizeof asked)
+      end();
+    asked.text[sizeof asked.text - 1] = '\0';
+    switch (asked.kind) {
+    case request_kind::create:
+      create(asked, fds);
+      break;
+    case request_kind::destroy:
+      destroy(asked.number);
+      break;
+    case request_kind::warm:
+      warm(asked);
+      break;
+    case request_kind::limit:
+      limit(asked);
+      break;
+    default:
+      end();
+    }
+  }
+}
+
+int spawner_process::wait_ms() const {
+  auto next = std::min({next_watch_, next_clear_, templates_.next_restart()});
+  if (next == clock::time_point::max())
+    return -1;
+  auto left = std::chrono::ceil<std::chrono::milliseconds>(next - clock::now()).count();
+  return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
+}
+
+/// The server is gone: nothing of the instance stays.
+void spawner_process::end() {
+  // A server that only stopped talking still hears of the ends.
+  for (auto& [number, one] : machines_)
+    destroy(number);
+  templates_.stop();
+  auto until = clock::now() + end_within;
+  while (!machines_.empty() && clock::now() < until) {
+    std::vector<std::uint64_t> numbers;
+    for (auto& [number, one] : machines_)
+      if (!one.dead)
+        numbers.push_back(number);
+    for (auto number : numbers)
+      on_end(number);
+    clear_dead();
+    if (!machines_.empty())
+      ::usleep(1'000);
+  }
+  cgroups_.remove_instance();
+  instance_.remove();
+  ::_exit(machines_.empty() ? 0 : 1);
+}
+
+void spawner_process::run() {
+  if (auto why = prepare(); !why.empty())
+    refuse(why);
+  add(server_.fd(), EPOLLIN, tag(about::server, 0));
+  templates_.start(settings_.templates, filter_);
+  watch_templates();
+  say_ready();
+  std::array<epoll_event, 64> events;
+  for (;;) {
+    if (server_.has_waiting() != server_wants_out_) {
+      server_wants_out_ = server_.has_waiting();
+      epoll_event event{.events = EPOLLIN | (server_wants_out_ ? EPOLLOUT : 0U),
+                        .data = {.u64 = tag(about::server, 0)}};
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, server_.fd(), &event);
+    }
+    int count =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms());
+    for (int i = 0; i < count; ++i) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      std::uint64_t number = event.data.u64 & ((std::uint64_t{1} << kind_shift) - 1);
+      switch (static_cast<about>(event.data.u64 >> kind_shift)) {
+      case about::server:
+        on_server(event.events);
+        break;
+      case about::machine_end:
+        on_end(number);
+        break;
+      case about::machine_side:
+        on_side(number);
+        break;
+      case about::template_socket:
+        templates_.on_socket(number);
+        break;
+      case about::template_end:
+        templates_.on_exit(number);
+        break;
+      }
+    }
+    auto now = clock::now();
+    if (now >= next_clear_)
+      clear_dead();
+    if (now >= next_watch_) {
+      watch_memory();
+      next_watch_ = machines_.empty() ? clock::time_point::max() : now + watch_every;
+    }
+    if (now >= templates_.next_restart() && templates_.restart_due(now))
+      watch_templates();
+  }
+}
+
+/// What the forked child does first: it keeps its socket and its standard error, nothing else.
+[[noreturn]] void become_spawner(const namespace_settings& settings, owned_fd socket) {
+  ::prctl(PR_SET_NAME, "berth-spawner");
+  // Its own session: a terminal's interrupt is for the server, which then ends us in order.
+  ::setsid();
+  for (int number : {SIGINT, SIGHUP, SIGTERM, SIGPIPE})
+    ::signal(number, SIG_IGN);
+  ::signal(SIGCHLD, SIG_DFL);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  owned_fd null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
+  ::dup2(null.get(), 0);
+  ::dup2(null.get(), 1);
+  null.reset();
+  int keep = ::dup3(socket.get(), 3, O_CLOEXEC);
+  if (socket.get() == 3)
+    keep = socket.release();
+  else
+    (void)socket.release();
+  ::close_range(4, ~0U, 0);
+  spawner_process process{settings, owned_fd{keep}};
+  process.run();
+}
+
+} // namespace
+
+spawner_handle start_spawner(const namespace_settings& settings, std::string& why) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    why = std::string{"socketpair: "} + std::strerror(errno);
+    return {};
+  }
+  owned_fd ours{ends[0]};
+  owned_fd theirs{ends[1]};
+  std::fflush(nullptr);
+  pid_t pid = ::fork();
+  if (pid == 0)
+    become_spawner(settings, std::move(theirs));
+  if (pid < 0) {
+    why = std::string{"fork: "} + std::strerror(errno);
+    return {};
+  }
+  theirs.reset();
+  pollfd ready{ours.get(), POLLIN, 0};
+  std::vector<std::byte> packet(sizeof(report) + ready_text_max);
+  std::size_t size = 0;
+  std::vector<owned_fd> fds;
+  packet_link link{owned_fd{::fcntl(ours.get(), F_DUPFD_CLOEXEC, 3)}};
+  int polled = 0;
+  do
+    polled = ::poll(&ready, 1, 30'000);
+  while (polled < 0 && errno == EINTR);
+  bool heard = polled == 1 && link.receive(packet, size, fds) == packet_link::received::packet
+               && size >= sizeof(report);
+  report first{};
+  std::string text;
+  if (heard) {
+    std::memcpy(&first, packet.data(), sizeof first);
+    text.assign(reinterpret_cast<const char*>(packet.data()) + sizeof first, size - sizeof first);
+  }
+  if (!heard || first.kind != report_kind::ready) {
+    why = heard ? text : "the spawner ended or said nothing";
+    link.close();
+    ours.reset();
+    wait_for_spawner(pid, std::chrono::seconds{5});
+    return {};
+  }
+  spawner_handle handle;
+  handle.socket = std::move(ours);
+  handle.pid = pid;
+  for (std::size_t at = 0; at < text.size();) {
+    auto end = std::min(text.find('\n', at), text.size());
+    handle.isolation.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  if (!handle.isolation.empty()) {
+    handle.instance = handle.isolation.front();
+    handle.isolation.erase(handle.isolation.begin());
+  }
+  return handle;
+}
+
+bool wait_for_spawner(pid_t pid, std::chrono::milliseconds limit) {
+  owned_fd pidfd{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
+  if (!pidfd)
+    return true;
+  pollfd ended{pidfd.get(), POLLIN, 0};
+  bool itself = ::poll(&ended, 1, static_cast<int>(limit.count())) == 1;
+  if (!itself)
+    ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  return itself;
+}
+
+} // namespace berth::machines

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machines/namespace/sweep.hpp"
+
+#include "machines/namespace/cgroup.hpp"
+
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <dirent.h>
+#include <fcntl.h>
+#include <fstream>
+
+namespace berth::machines {
+
+namespace {
+
+constexpr long cgroup_v1_magic = 0x27e0eb;
+constexpr long cgroup_v2_magic = 0x63677270;
+/// Rounds of a millisecond to wait for killed processes of a dead instance.
+constexpr int clear_tries = 500;
+
+bool is_id(std::string_view name) {
+  return name.size() == 12 && name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+/// Claiming and sweeping exclude each other: a directory without its lock yet is not a dead one.
+owned_fd lock_runtime_dir(const std::string& runtime_dir) {
+  owned_fd lock{
+      ::open((runtime_dir + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  if (lock && ::flock(lock.get(), LOCK_EX) != 0)
+    lock.reset();
+  return lock;
+}
+
+/// Whether a listed path really is a group of that instance: the list is only text in a file.
+bool is_group_of(const std::string& path, const std::string& id) {
+  std::string name = path.substr(path.rfind('/') + 1);
+  struct statfs info {};
+  return path.starts_with("/") && path.find("/../") == std::string::npos
+         && (name == "berth-" + id || name == "berth-" + id + ".server")
+         && ::statfs(path.c_str(), &info) == 0
+         && (info.f_type == cgroup_v1_magic || info.f_type == cgroup_v2_magic);
+}
+
+void remove_instance(int parent, const std::string& id) {
+  owned_fd dir{::openat(parent, id.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW)};
+  if (!dir)
+    return;
+  ::unlinkat(dir.get(), "root", AT_REMOVEDIR);
+  ::unlinkat(dir.get(), "groups", 0);
+  ::unlinkat(dir.get(), "lock", 0);
+  ::unlinkat(parent, id.c_str(), AT_REMOVEDIR);
+}
+
+void sweep_instance(int parent, const std::string& path, const std::string& id, swept& total) {
+  owned_fd lock{::open((path + "/lock").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
+  if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
+    return;
+  ++total.instances;
+  std::ifstream groups{path + "/groups"};
+  bool clean = true;
+  for (std::string group; std::getline(groups, group);) {
+    if (!is_group_of(group, id))
+      continue;
+    bool removed = false;
+    total.processes += clear_cgroup(group, clear_tries, removed);
+    removed ? ++total.groups : ++total.left;
+    clean = clean && removed;
+  }
+  // What could not be cleared is tried again by the next start.
+  if (clean)
+    remove_instance(parent, id);
+}
+
+} // namespace
+
+std::string swept::text() const {
+  return std::to_string(instances) + " dead instances, " + std::to_string(processes)
+         + " processes ended, " + std::to_string(groups) + " cgroups removed, "
+         + std::to_string(left) + " left";
+}
+
+std::string default_runtime_dir() {
+  if (::geteuid() == 0)
+    return "/run/berth";
+  const char* session = std::getenv("XDG_RUNTIME_DIR");
+  if (session != nullptr && session[0] == '/')
+    return std::string{session} + "/berth";
+  return "/tmp/berth-" + std::to_string(::geteuid());
+}
+
+instance_dir instance_dir::claim(const std::string& runtime_dir, std::string& why) {
+  auto fail = [&](const std::string& what) {
+    why = what + ": " + std::strerror(errno);
+    return instance_dir{};
+  };
+  if (::mkdir(runtime_dir.c_str(), 0755) != 0 && errno != EEXIST)
+    return fail("cannot make " + runtime_dir);
+  instance_dir made;
+  made.parent_.reset(::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!made.parent_ || ::fstat(made.parent_.get(), &info) != 0)
+    return fail("cannot open " + runtime_dir);
+  if (info.st_uid != ::geteuid() || (info.st_mode & 022) != 0) {
+    why = runtime_dir + " must be ours and writable for nobody else";
+    return {};
+  }
+  owned_fd guard = lock_runtime_dir(runtime_dir);
+  if (!guard)
+    return fail("cannot lock " + runtime_dir);
+  std::array<unsigned char, 6> random{};
+  if (::getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size()))
+    return fail("no random numbers");
+  for (unsigned char byte : random) {
+    made.id_ += "0123456789abcdef"[byte >> 4];
+    made.id_ += "0123456789abcdef"[byte & 15];
+  }
+  made.path_ = runtime_dir + "/" + made.id_;
+  if (::mkdir(made.path_.c_str(), 0755) != 0 || ::mkdir((made.path_ + "/root").c_str(), 0755) != 0)
+    return fail("cannot make " + made.path_);
+  made.dir_.reset(::open(made.path_.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC));
+  made.lock_.reset(::openat(made.dir_.get(), "lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!made.lock_ || ::flock(made.lock_.get(), LOCK_EX | LOCK_NB) != 0)
+    return fail("cannot lock " + made.path_);
+  return made;
+}
+
+bool instance_dir::note_groups(const std::vector<std::string>& paths) const {
+  std::ofstream out{path_ + "/groups"};
+  for (const auto& path : paths)
+    out << path << '\n';
+  out.close();
+  return out.good();
+}
+
+void instance_dir::remove() {
+  if (parent_)
+    remove_instance(parent_.get(), id_);
+  lock_.reset();
+}
+
+swept sweep(const std::string& runtime_dir) {
+  swept total;
+  owned_fd parent{::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW)};
+  if (!parent)
+    return total;
+  owned_fd guard = lock_runtime_dir(runtime_dir);
+  if (!guard)
+    return total;
+  std::vector<std::string> ids;
+  if (DIR* dir = ::opendir(runtime_dir.c_str())) {
+    while (dirent* entry = ::readdir(dir))
+      if (is_id(entry->d_name))
+        ids.emplace_back(entry->d_name);
+    ::closedir(dir);
+  }
+  for (const auto& id : ids)
+    sweep_instance(parent.get(), runtime_dir + "/" + id, id, total);
+  return total;
+}
+
+} // namespace berth::machines
