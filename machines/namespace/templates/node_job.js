@@ -55,6 +55,21 @@ function leaveEarly(native) {
   process.reallyExit = (code) => native.leave(Number(code ?? 0));
 }
 
+/** Lets what was printed reach a slow reader even when process.exit() follows: a pipe is written to
+ * until it has taken all. Plain Node loses what is beyond the pipe's capacity. */
+function printWholly() {
+  for (const name of ['stdout', 'stderr']) {
+    const property = Object.getOwnPropertyDescriptor(process, name);
+    let ready = false;
+    Object.defineProperty(process, name, {...property, get() {
+      const stream = property.get.call(process);
+      if (!ready) stream._handle?.setBlocking?.(true);
+      ready = true;
+      return stream;
+    }});
+  }
+}
+
 /** Compiles and runs the code as the main module, below no frame of ours: as the first tick. */
 function runInMemory(file, code) {
   const main = new Module(file, undefined);
@@ -98,6 +113,7 @@ function run(job, native) {
   process.argv = [process.execPath, file, ...(job.args ?? [])];
   process.execArgv = [];
   forgetOurselves();
+  printWholly();
   if (native === undefined) return runFromFile(file, job.code);
   becomeProcess(native);
   leaveEarly(native);

@@ -44,9 +44,19 @@ static int replace_captured(int argc, char** argv, int job_argc, char** job_argv
   return argv[1] != NULL ? 0 : -1;
 }
 
+/// No job and nothing it starts is to have this library too. Not by unsetenv: a program may have
+/// one of its own (bash does).
+static void forget_preload(void) {
+  char** kept = environ;
+  for (char** at = environ; *at != NULL; ++at)
+    if (strncmp(*at, "LD_PRELOAD=", 11) != 0)
+      *kept++ = *at;
+  *kept = NULL;
+}
+
 static int serve(int argc, char** argv, char** envp) {
   (void)envp;
-  unsetenv("LD_PRELOAD");
+  forget_preload();
   char* name = strdup(argv[0]);
   struct berth_warm_hooks hooks = {.command_line = name, .command_line_size = strlen(name) + 1};
   struct berth_job job = {NULL, 0};

@@ -15,10 +15,12 @@ import sys
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 try:
     import berth_warm as native
 except ImportError:
     native = None
+del sys.path[0]
 
 # Names the module that runs us goes by; a job must not find them.
 own_modules = ("berth_warm", "python_job")

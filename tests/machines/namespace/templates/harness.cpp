@@ -364,7 +364,7 @@ template_process::~template_process() {
   waitpid(pid_, nullptr, 0);
 }
 
-berth_inject_reply template_process::inject(const bare_machine& machine, interpreter& into) {
+berth_inject_reply template_process::inject_into(int pidfd, interpreter& into) {
   berth_inject_request request{};
   request.letter = BERTH_INJECT;
   request.namespaces = machine_namespaces | CLONE_NEWUSER;
@@ -377,7 +377,7 @@ berth_inject_reply template_process::inject(const bare_machine& machine, interpr
   request.file_size = BERTH_LIMIT_KEEP;
   owned_fd inner;
   socket_pair(into.control, inner);
-  send_with(socket_.get(), &request, sizeof(request), {machine.pidfd(), inner.get()});
+  send_with(socket_.get(), &request, sizeof(request), {pidfd, inner.get()});
   inner.reset();
   berth_inject_reply reply{};
   if (await_message(socket_.get(), &reply, sizeof(reply)) != sizeof(reply))

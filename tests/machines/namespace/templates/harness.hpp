@@ -73,7 +73,10 @@ public:
   template_process& operator=(const template_process&) = delete;
 
   /// Puts a warm interpreter into the machine; returns the template's answer.
-  berth_inject_reply inject(const bare_machine& machine, interpreter& into);
+  berth_inject_reply inject(const bare_machine& machine, interpreter& into) {
+    return inject_into(machine.pidfd(), into);
+  }
+  berth_inject_reply inject_into(int pidfd, interpreter& into);
 
 private:
   pid_t pid_ = -1;
