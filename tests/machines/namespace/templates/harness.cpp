@@ -20,6 +20,7 @@
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
 #include <poll.h>
 #include <sched.h>
 #include <stdexcept>
@@ -30,9 +31,18 @@ namespace berth::test {
 namespace {
 
 constexpr int hang_limit_ms = 60'000;
-constexpr std::uint32_t machine_uid = 210'077;
 constexpr std::uint32_t machine_namespaces =
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+
+/// The id machines have outside: one of their own, or in a user namespace of one id that one.
+std::uint32_t machine_uid() {
+  std::ifstream map("/proc/self/uid_map");
+  unsigned long inside = 0;
+  unsigned long outside = 0;
+  unsigned long count = 0;
+  map >> inside >> outside >> count;
+  return count > 210'077 ? 210'077 : 0;
+}
 
 [[noreturn]] void fail(const char* what) {
   throw std::system_error(errno, std::generic_category(), what);
@@ -54,7 +64,7 @@ void write_text(const char* path, const char* text) {
 
 void own_directory(const char* path) {
   must(mkdir(path, 0755) == 0, path);
-  must(chown(path, machine_uid, machine_uid) == 0, path);
+  must(chown(path, machine_uid(), machine_uid()) == 0, path);
 }
 
 /// Binds a host file or directory, read-only for directories.
@@ -266,8 +276,8 @@ berth_confinement guest_confinement() {
   const auto& program = seccomp_program();
   berth_confinement confinement{};
   confinement.flags = BERTH_CONFINE_NEW_USER_NS;
-  confinement.uid = machine_uid;
-  confinement.gid = machine_uid;
+  confinement.uid = machine_uid();
+  confinement.gid = machine_uid();
   confinement.inside_uid = 1000;
   confinement.inside_gid = 1000;
   confinement.oom_score_adj = 100;
