@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machines/instant/instant_machine.hpp"
+
+#include <algorithm>
+
+namespace berth::machines {
+
+namespace {
+
+class instant_machine : public machine, public std::enable_shared_from_this<instant_machine> {
+public:
+  instant_machine(reactor& loop, const machine_spec& spec,
+                  std::shared_ptr<machine_listener> listener)
+    : loop_(loop)
+    , limits_(spec.limits)
+    , listener_(std::move(listener)) {}
+
+  void send(const guest::to_guest& message) override {
+    loop_.post([self = shared_from_this(), message] {
+      std::visit([&](const auto& one) { self->answer(one); }, message);
+    });
+  }
+  void set_limits(const machine_limits&) override {}
+  bool warm(std::string_view) override { return false; }
+  /// Its answers are as many as its jobs: there is nothing to hold back.
+  void hold_output(bool) override {}
+  machine_usage usage() const override { return {.disk_limit_bytes = limits_.disk_bytes}; }
+  void destroy() override {
+    loop_.post([self = shared_from_this()] {
+      if (auto listener = std::move(self->listener_))
+        listener->on_gone();
+    });
+  }
+
+  void say(guest::from_guest frame) {
+    // A listener may destroy the machine from within.
+    if (auto listener = listener_)
+      listener->on_frame(std::move(frame));
+  }
+
+private:
+  void answer(const guest::start_job& job) {
+    say(guest::job_started{.job = job.job});
+    std::size_t size = std::min<std::size_t>(job.code.size(), job.output_bytes);
+    if (size > 0)
+      say(guest::output{
+          .job = job.job,
+          .stream = guest::stdout_stream,
+          .data = bytes(job.code.begin(), job.code.begin() + static_cast<std::ptrdiff_t>(size))});
+    guest::job_ended ended;
+    ended.job = job.job;
+    ended.exit_code = 0;
+    ended.stdout_lost = job.code.size() - size;
+    say(std::move(ended));
+  }
+  void answer(const guest::stdin_data& input) {
+    say(guest::stdin_taken{.job = input.job, .bytes_taken = input.data.size()});
+  }
+  /// Every job has ended already.
+  void answer(const guest::end_job&) {}
+  void answer(const guest::put_file& file) { say(guest::file_put{.request = file.request}); }
+  void answer(const guest::get_file& file) {
+    say(guest::file_data{.request = file.request, .error = "an instant machine keeps no files"});
+  }
+  void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }
+
+  reactor& loop_;
+  const machine_limits limits_;
+  std::shared_ptr<machine_listener> listener_;
+};
+
+} // namespace
+
+std::shared_ptr<machine> instant_source::start(const machine_spec& spec,
+                                               std::shared_ptr<machine_listener> listener) {
+  auto one = std::make_shared<instant_machine>(loop_, spec, std::move(listener));
+  loop_.post([one] { one->say(guest::hello{}); });
+  return one;
+}
+
+} // namespace berth::machines
