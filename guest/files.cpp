@@ -127,7 +127,7 @@ file_put put(const put_file& request) {
     answer.error = make_parents(path);
   if (!answer.error.empty())
     return answer;
-  opened target = open_regular(path, first ? O_WRONLY | O_CREAT : O_WRONLY, 0600);
+  opened target = open_regular(path, first ? O_WRONLY | O_CREAT : O_WRONLY, first ? 0600 : 0);
   answer.error = target.error;
   if (!answer.error.empty())
     return answer;

@@ -67,10 +67,8 @@ void compile_and_link(plan& value, const std::string& root, const std::string& p
 void build(plan& value, const start_job& start) {
   auto env = job_environment(start);
   // The machine has no network: modules come from what is in it, or not at all.
-  for (auto [name, word] : {std::pair{"GOPROXY", "off"},
-                            {"GOFLAGS", "-mod=mod"},
-                            {"GOCACHE", "/tmp/.cache/go-build"},
-                            {"GOTOOLCHAIN", "local"}})
+  for (auto [name, word] :
+       {std::pair{"GOPROXY", "off"}, {"GOCACHE", "/tmp/.cache/go-build"}, {"GOTOOLCHAIN", "local"}})
     env.try_emplace(name, word);
   stage& compile = value.stages.emplace_back();
   compile.program = find_tool("go");

@@ -83,6 +83,11 @@ TEST_CASE("javascript: a program runs and fails with its stack") {
   auto result = box.run(box.job("javascript", "console.log('out'); process.exitCode = 6;"));
   CHECK(result.out == "out\n");
   CHECK(result.exit_code() == 6);
+  result =
+      box.run(box.job("javascript", "import fs from 'fs';\nconst x = await Promise.resolve(2);\n"
+                                    "console.log(typeof fs.readFileSync, x)"));
+  CHECK(result.out == "function 2\n");
+  CHECK(result.started->path == run_path::cold);
   result = box.run(box.job("javascript", "let a;\nthrow new TypeError('no');"));
   CHECK(result.exit_code() == 1);
   CHECK(contains(result.err, "TypeError: no"));

@@ -2,6 +2,7 @@
 #include "guest/languages/bash.hpp"
 #include "guest/languages/go_imports.hpp"
 #include "guest/languages/language.hpp"
+#include "guest/languages/node_source.hpp"
 #include "guest/process_tree.hpp"
 
 #include <catch2/catch.hpp>
@@ -47,4 +48,21 @@ TEST_CASE("a waiting bash takes only what it takes like a new one") {
   }
   start.args.assign(100, "x");
   CHECK(!fits_waiting_bash(start));
+}
+
+TEST_CASE("a JavaScript module is known by its text") {
+  for (const char* code : {"import fs from 'fs'", "  import {a} from \"b\";", "import 'x'",
+                           "import * as y from 'y'", "1;\nexport default 3", "export { a }",
+                           "console.log(import.meta.url)", "await f()", "const a = await f()"}) {
+    CAPTURE(code);
+    CHECK(needs_of(code).module);
+    CHECK(needs_of(code).cold);
+  }
+  for (const char* code :
+       {"", "import('fs')", "important = 1", "exports.a = 1",
+        "const f = require('f')\nconst a = await f()", "async function f() {\n  await g()\n}"}) {
+    CAPTURE(code);
+    CHECK(!needs_of(code).module);
+  }
+  CHECK(needs_of("require('worker_threads')").cold);
 }

@@ -38,6 +38,11 @@ pid_t fork_into_namespaces() {
   bool ready = program >= 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0
                && mount("proc", "/proc", "proc", 0, "hidepid=2") == 0
                && mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777") == 0;
+  // What a cold interpreter runs is where a real machine has it.
+  int lib = open(BERTH_BUILD_DIR "/lib/berth", O_PATH | O_CLOEXEC);
+  std::string lib_path = "/proc/self/fd/" + std::to_string(lib);
+  if (mount("tmpfs", "/opt", "tmpfs", 0, "mode=755") == 0 && mkdir("/opt/berth", 0755) == 0)
+    (void)mount(lib_path.c_str(), "/opt/berth", nullptr, MS_BIND, nullptr);
   mkdir("/tmp/work", 0777);
   chmod("/tmp/work", 0777);
   // The host need not have a /work; /mnt every Debian has, and the jobs name it.
