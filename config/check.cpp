@@ -12,15 +12,24 @@ error wrong(const std::string& field, const std::string& reason) {
   return fail(ec::malformed, field + ": " + reason);
 }
 
+std::string quoted(std::string_view text) {
+  std::string all = "\"";
+  all += text;
+  all += '"';
+  return all;
+}
+
 template <class List>
 error one_of(const std::string& field, std::string_view value, const List& known) {
   std::string names;
   for (std::string_view name : known) {
     if (name == value)
       return {};
-    names += (names.empty() ? "" : ", ") + std::string{name};
+    if (!names.empty())
+      names += ", ";
+    names += name;
   }
-  return wrong(field, "\"" + std::string{value} + "\" is none of " + names);
+  return wrong(field, quoted(value) + " is none of " + names);
 }
 
 bool is_loopback(std::string_view host) {
@@ -116,7 +125,7 @@ error check_pool(const settings& values) {
     return wrong("pool.slots_max", "must be 1 to " + std::to_string(limits::sessions_max));
   for (const auto& [language, count] : pool.warm) {
     if (!language.empty() && std::ranges::find(languages, language) == languages.end())
-      return wrong("pool.warm", "\"" + language + "\" is no language; \"\" is a plain machine");
+      return wrong("pool.warm", quoted(language) + " is no language; \"\" is a plain machine");
     if (count > pool.slots_max)
       return wrong("pool.warm." + language, "is more than pool.slots_max");
   }
@@ -192,8 +201,8 @@ error check_policy(const vm_execution_policy& policy) {
     if (error why = one_of(in + "allowed_languages[" + std::to_string(i) + "]",
                            canonical_language(policy.allowed_languages[i]).value_or(""), languages))
       return wrong(in + "allowed_languages[" + std::to_string(i) + "]",
-                   "\"" + policy.allowed_languages[i]
-                       + "\" is none of python, javascript, bash, rust, go");
+                   quoted(policy.allowed_languages[i])
+                       + " is none of python, javascript, bash, rust, go");
   if (policy.max_code_length < 1 || policy.max_code_length > limits::code_bytes_max)
     return wrong(in + "max_code_length", "must be 1 to " + std::to_string(limits::code_bytes_max));
   if (policy.execution_timeout_ms < 1)
