@@ -4,6 +4,7 @@
 #include "machines/fd.hpp"
 
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -202,6 +203,8 @@ step_result enter_outer_user_namespace() {
   gid_t gid = ::getegid();
   if (::unshare(CLONE_NEWUSER) != 0)
     return failed("outer user namespace");
+  // A process that changed its uid is not dumpable, and its /proc/self is then root's.
+  ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   auto write = [](const char* path, const std::string& text) {
     owned_fd file{::open(path, O_WRONLY | O_CLOEXEC)};
     return file

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "machines/namespace/namespace_machine.hpp"
+
+#include <catch2/catch.hpp>
+#include <sys/syscall.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+/// What tests of real machines share.
+namespace berth::test {
+
+/// How long anything may take before a test is said to hang.
+inline constexpr std::chrono::seconds hang_limit{20};
+
+/// Keeps what a machine says, for a test to wait for.
+class heard : public machines::machine_listener {
+public:
+  void on_frame(guest::from_guest frame) override {
+    std::lock_guard guard{mutex_};
+    frames_.push_back(std::move(frame));
+    changed_.notify_all();
+  }
+  void on_lost(std::string why, bool out_of_memory) override {
+    std::lock_guard guard{mutex_};
+    ++lost_count_;
+    why_ = std::move(why);
+    out_of_memory_ = out_of_memory;
+    changed_.notify_all();
+  }
+  void on_gone() override {
+    std::lock_guard guard{mutex_};
+    ++gone_count_;
+    changed_.notify_all();
+  }
+
+  /// Waits for the next frame of a type; other frames before it are dropped.
+  template <class T>
+  std::optional<T> next() {
+    std::unique_lock lock{mutex_};
+    std::optional<T> found;
+    changed_.wait_for(lock, hang_limit, [&] {
+      while (!frames_.empty() && !found) {
+        if (auto* frame = std::get_if<T>(&frames_.front()))
+          found = std::move(*frame);
+        frames_.pop_front();
+      }
+      return found || gone_count_ > 0;
+    });
+    return found;
+  }
+  std::optional<guest::from_guest> next_any() {
+    std::unique_lock lock{mutex_};
+    changed_.wait_for(lock, hang_limit, [&] { return !frames_.empty() || gone_count_ > 0; });
+    if (frames_.empty())
+      return {};
+    auto frame = std::move(frames_.front());
+    frames_.pop_front();
+    return frame;
+  }
+  bool wait_lost() {
+    std::unique_lock lock{mutex_};
+    return changed_.wait_for(lock, hang_limit, [&] { return lost_count_ > 0; });
+  }
+  bool wait_gone() {
+    std::unique_lock lock{mutex_};
+    return changed_.wait_for(lock, hang_limit, [&] { return gone_count_ > 0; });
+  }
+  int lost_count() const { return locked(lost_count_); }
+  int gone_count() const { return locked(gone_count_); }
+  bool out_of_memory() const { return locked(out_of_memory_); }
+  std::string why() const { return locked(why_); }
+
+private:
+  template <class T>
+  T locked(const T& value) const {
+    std::lock_guard guard{mutex_};
+    return value;
+  }
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<guest::from_guest> frames_;
+  int lost_count_ = 0;
+  int gone_count_ = 0;
+  bool out_of_memory_ = false;
+  std::string why_;
+};
+
+inline machines::namespace_settings test_settings(const std::string& lib_dir) {
+  machines::namespace_settings settings;
+  settings.lib_dir = lib_dir;
+  settings.runtime_dir = "/tmp/berth-test-" + std::to_string(::getpid());
+  settings.templates.clear();
+  return settings;
+}
+
+/// A spawner, a reactor and a source, ended together. `problem` says why there is none.
+struct plant {
+  explicit plant(machines::namespace_settings wanted)
+    : settings(std::move(wanted)) {
+    auto spawner = machines::start_spawner(settings, problem);
+    spawner_pid = spawner.pid;
+    instance = spawner.instance;
+    if (!spawner)
+      return;
+    loop = std::make_unique<machines::reactor>();
+    source = std::make_unique<machines::namespace_source>(settings, std::move(spawner), *loop);
+  }
+  ~plant() {
+    source.reset();
+    loop.reset();
+    std::error_code error;
+    std::filesystem::remove_all(settings.runtime_dir, error);
+  }
+
+  std::pair<std::shared_ptr<machines::machine>, std::shared_ptr<heard>>
+  start(const std::string& id, machines::machine_limits limits = {},
+        std::vector<std::string> warm = {}) {
+    auto listener = std::make_shared<heard>();
+    return {source->start({id, limits, std::move(warm)}, listener), listener};
+  }
+
+  machines::namespace_settings settings;
+  std::string problem;
+  pid_t spawner_pid = -1;
+  std::string instance;
+  std::unique_ptr<machines::reactor> loop;
+  std::unique_ptr<machines::namespace_source> source;
+};
+
+/// What a job wrote and how it ended.
+struct ran {
+  std::string out;
+  std::string err;
+  std::optional<std::int32_t> exit_code;
+  std::optional<std::uint32_t> signal;
+  bool ended = false;
+};
+
+/// Runs a program in a machine to its end.
+ran run(machines::machine& in, heard& listener, const std::string& language,
+        const std::string& code);
+
+/// Every process below this one that has a directory in /proc, by name.
+std::size_t processes_named(const std::string& name);
+
+} // namespace berth::test
