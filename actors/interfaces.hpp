@@ -48,6 +48,8 @@ using spool_actor = caf::typed_actor<
   on<output_chunk>::reply<output_taken>,
   // Reads from a stream of a job.
   on<read_spool>::reply<spooled>,
+  // The job writes no more: its output may go when space is needed.
+  caf::reacts_to<end_spool>,
   // The job's output is wanted no more.
   caf::reacts_to<drop_spool>>;
 

@@ -84,8 +84,12 @@ private:
   struct file_request {
     caf::typed_response_promise<files_put> put;    // whoever placed files waits here
     caf::typed_response_promise<file_content> get; // whoever reads a file waits here
-    std::uint32_t left = 0;        // acknowledgements still to come
-    std::uint32_t count = 0;
+    std::uint32_t count = 0;       // files to place; 0: a file is read
+    std::vector<placed_file> files; // what is placed, sent chunk by chunk
+    std::string cwd;
+    std::size_t file = 0;             // the file and the offset to send next
+    std::size_t file_offset = 0;
+    std::uint32_t unacknowledged = 0; // chunks under way
     std::string path;
     std::uint64_t offset = 0;
     std::uint32_t job = 0; // the job that waits for its files; 0: a client's request
@@ -126,9 +130,7 @@ private:
   void finish(std::uint32_t number, outcome result);
   void finish_all(const std::string& why, bool out_of_memory);
   void destroy();
-  void send_files(std::uint32_t request, const std::vector<placed_file>& files,
-                  const std::string& cwd);
-  std::uint32_t chunk_count(const std::vector<placed_file>& files) const;
+  void send_chunks(std::uint32_t request, file_request& files);
   void report(slot_state state, std::string detail = {});
   void wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number);
   slot_job* find_job(const std::string& job, std::uint32_t* number = nullptr);
@@ -339,9 +341,11 @@ void slot_logic::prepare(std::uint32_t number) {
     std::uint32_t id = ++next_number_;
     file_request& files = requests_[id];
     files.job = number;
-    files.left = chunk_count(request.files);
-    send_files(id, request.files, request.cwd);
+    files.count = static_cast<std::uint32_t>(request.files.size());
+    files.files = std::move(job.order.request.files);
+    files.cwd = request.cwd;
     job.waits_for_files = true;
+    send_chunks(id, files);
   }
   bool can_be_warm = request.language == "python" || request.language == "javascript"
                      || request.language == "rust";
@@ -454,7 +458,7 @@ void slot_logic::on_stdin_taken(const guest::stdin_taken& message) {
 void slot_logic::on_binary(guest::binary& message) {
   slot_job* job = job_of(message.job);
   if (job == nullptr || !job->want_binary
-      || job->compiled.size() + message.data.size() > limits::request_bytes_max)
+      || job->compiled.size() + message.data.size() > limits::cached_binary_bytes_max)
     return;
   job->compiled.insert(job->compiled.end(), message.data.begin(), message.data.end());
   if (!message.last)
@@ -583,31 +587,26 @@ caf::result<stdin_written> slot_logic::on_write_stdin(const write_stdin& request
   return stdin_written{.job = request.job, .bytes_taken = request.data.size()};
 }
 
-std::uint32_t slot_logic::chunk_count(const std::vector<placed_file>& files) const {
-  std::size_t count = 0;
-  for (const auto& file : files)
-    count += std::max<std::size_t>(1, (file.data.size() + limits::chunk_bytes_max - 1)
-                                        / limits::chunk_bytes_max);
-  return static_cast<std::uint32_t>(count);
-}
-
-void slot_logic::send_files(std::uint32_t request, const std::vector<placed_file>& files,
-                            const std::string& cwd) {
-  for (const auto& file : files) {
-    std::size_t offset = 0;
-    do {
-      std::size_t size = std::min(file.data.size() - offset, limits::chunk_bytes_max);
-      auto from = file.data.begin() + static_cast<std::ptrdiff_t>(offset);
-      guest::put_file message{.request = request,
-                              .path = file.path,
-                              .cwd = cwd,
-                              .mode = file.mode,
-                              .offset = offset,
-                              .data = {from, from + static_cast<std::ptrdiff_t>(size)},
-                              .last = offset + size == file.data.size()};
-      machine_->send(message);
-      offset += size;
-    } while (offset < file.data.size());
+/// Sends chunks of files as far as the window allows; the guest acknowledges each.
+void slot_logic::send_chunks(std::uint32_t request, file_request& files) {
+  while (files.file < files.files.size() && files.unacknowledged < file_window) {
+    const placed_file& file = files.files[files.file];
+    std::size_t size = std::min(file.data.size() - files.file_offset, limits::chunk_bytes_max);
+    auto from = file.data.begin() + static_cast<std::ptrdiff_t>(files.file_offset);
+    guest::put_file message{.request = request,
+                            .path = file.path,
+                            .cwd = files.cwd,
+                            .mode = file.mode,
+                            .offset = files.file_offset,
+                            .data = {from, from + static_cast<std::ptrdiff_t>(size)},
+                            .last = files.file_offset + size == file.data.size()};
+    ++files.unacknowledged;
+    files.file_offset += size;
+    if (message.last) {
+      ++files.file;
+      files.file_offset = 0;
+    }
+    machine_->send(message);
   }
 }
 
@@ -619,10 +618,10 @@ caf::result<files_put> slot_logic::on_put_files(const put_files& request) {
   std::uint32_t id = ++next_number_;
   file_request& files = requests_[id];
   files.put = self_->make_response_promise<files_put>();
-  files.left = chunk_count(request.files);
   files.count = static_cast<std::uint32_t>(request.files.size());
+  files.files = request.files;
   auto promise = files.put;
-  send_files(id, request.files, {});
+  send_chunks(id, files);
   wake_later(file_timeout, wake::request, id);
   return promise;
 }
@@ -634,7 +633,6 @@ caf::result<file_content> slot_logic::on_read_file(const read_file& request) {
   std::uint32_t id = ++next_number_;
   file_request& file = requests_[id];
   file.get = self_->make_response_promise<file_content>();
-  file.left = 1;
   file.path = request.path;
   file.offset = request.offset;
   auto promise = file.get;
@@ -647,12 +645,16 @@ caf::result<file_content> slot_logic::on_read_file(const read_file& request) {
 
 void slot_logic::on_file_put(const guest::file_put& message) {
   auto found = requests_.find(message.request);
-  if (found == requests_.end() || found->second.left == 0)
+  if (found == requests_.end() || found->second.unacknowledged == 0)
     return;
   file_request& files = found->second;
+  --files.unacknowledged;
   if (files.error.empty())
     files.error = message.error;
-  if (--files.left > 0)
+  if (!files.error.empty())
+    files.file = files.files.size(); // nothing more is sent
+  send_chunks(message.request, files);
+  if (files.unacknowledged > 0)
     return;
   file_request done = std::move(files);
   requests_.erase(found);

@@ -16,6 +16,8 @@ namespace berth {
 inline constexpr std::chrono::milliseconds warm_wait{250};
 /// How long a client waits for a file of a machine.
 inline constexpr std::chrono::milliseconds file_timeout{30'000};
+/// Chunks of files that may be under way to a guest.
+inline constexpr std::uint32_t file_window = 8;
 /// Input that the guest holds for a program that does not read.
 inline constexpr std::uint64_t stdin_window = 256 * limits::kib;
 

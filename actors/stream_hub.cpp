@@ -192,6 +192,8 @@ caf::result<outcome> hub_state::on_close(close_stream& request) {
       job.ended->stdout_data.clear();
       job.ended->stderr_data.clear();
       ended_.push_back(id);
+      if (std::ranges::any_of(job.streams, &stream::spooling))
+        self_->send(parts_.spool, end_spool{.job = id});
       wake_readers(job);
       retire_oldest();
       promise.deliver(*result);

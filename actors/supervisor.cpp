@@ -55,6 +55,7 @@ struct session_record {
   std::deque<std::string> queue; // jobs that wait for the machine
   std::vector<caf::typed_response_promise<session_info>> opening;
   std::vector<caf::typed_response_promise<session_closed>> closing;
+  clock::time_point last_used;
   bool closed = false;
 };
 
@@ -106,10 +107,17 @@ private:
   void begin_close(session_record& session);
   void end_close(const std::string& id);
   void run_queue(session_record& session);
+  void touch(session_record& session) const {
+    session.info.last_used_at_ms = unix_ms();
+    session.last_used = now();
+  }
   void publish(const std::string& topic, const std::string& id, std::string state,
                std::string detail = {});
   template <class Reply, class Request>
   caf::result<Reply> delegate_to(const std::string& session, const Request& request);
+
+  /// The clock that delays follow too: simulated in tests.
+  clock::time_point now() const { return self_->system().clock().now(); }
 
   supervisor_actor::pointer self_ = nullptr;
   supervisor_parts parts_;
@@ -173,7 +181,7 @@ caf::result<outcome> supervisor_state::on_place(const place_job& request) {
   placed_job& job = jobs_[id];
   job.order = request.order;
   job.promise = self_->make_response_promise<outcome>();
-  job.since = clock::now();
+  job.since = now();
   auto promise = job.promise;
   if (is_draining_) {
     end_unplaced(id, job_state::interrupted, "the server drains");
@@ -183,7 +191,7 @@ caf::result<outcome> supervisor_state::on_place(const place_job& request) {
       end_unplaced(id, job_state::machine_lost, "session " + wanted.session + " is closed");
     } else {
       ++session->info.jobs_alive;
-      session->info.last_used_at_ms = unix_ms();
+      touch(*session);
       session->queue.push_back(id);
       run_queue(*session);
     }
@@ -287,7 +295,7 @@ void supervisor_state::on_job_done(const std::string& id, outcome result) {
   } else if (session_record* session = find_by(wanted.session)) {
     --session->info.jobs_alive;
     ++session->info.jobs_run;
-    session->info.last_used_at_ms = unix_ms();
+    touch(*session);
     run_queue(*session);
   }
 }
@@ -356,7 +364,7 @@ std::optional<std::uint32_t> supervisor_state::empty_place() {
 bool supervisor_state::start_machine(const std::string& machine, const std::string& warm,
                                      const job_limits& limits) {
   auto place = empty_place();
-  if (!place || is_draining_ || !restarts_.may_start(clock::now()))
+  if (!place || is_draining_ || !restarts_.may_start(now()))
     return false;
   slot_record& slot = slots_[*place];
   if (!slot.actor)
@@ -412,7 +420,7 @@ std::map<std::string, pool_plan::stock> supervisor_state::stocks() const {
 
 /// Starts the machines that the plan asks for.
 void supervisor_state::refill(bool hurry) {
-  if (is_draining_ || !restarts_.may_start(clock::now()))
+  if (is_draining_ || !restarts_.may_start(now()))
     return;
   auto room = static_cast<std::uint32_t>(std::ranges::count_if(
     slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
@@ -437,7 +445,7 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
     case slot_state::ending: {
       // Lost. Before it served anybody that is a failure of the host, not of a job.
       if (slot.state == slot_state::starting || slot.state == slot_state::idle) {
-        restarts_.on_failure(clock::now());
+        restarts_.on_failure(now());
         log::error("supervisor", "a machine failed before it served",
                    {{"machine", slot.machine}, {"why", message.detail}});
       }
@@ -527,7 +535,8 @@ session_record& supervisor_state::make_session(const open_session& request, std:
   info.machine = machine_of_session(id);
   info.machine_kind = std::string{parts_.source->kind()};
   info.vm_type = request.vm_type;
-  info.created_at_ms = info.last_used_at_ms = unix_ms();
+  info.created_at_ms = unix_ms();
+  touch(session);
   info.memory_mib = request.memory_mib ? *request.memory_mib : type.memory_mib;
   info.processes = request.processes ? *request.processes : type.processes;
   info.disk_mib = request.disk_mib ? *request.disk_mib : type.disk_mib;
@@ -704,7 +713,7 @@ caf::result<Reply> supervisor_state::delegate_to(const std::string& any, const R
     return fail(ec::not_found, "session: there is no session " + any);
   if (!session->slot)
     return fail(ec::machine_failed, "session: its machine is not up");
-  session->info.last_used_at_ms = unix_ms();
+  touch(*session);
   auto promise = self_->make_response_promise<Reply>();
   std::string id = session->info.session;
   self_->request(slots_[*session->slot].actor, caf::infinite, request)
@@ -751,7 +760,7 @@ pool_info supervisor_state::on_pool() const {
   info.sessions = static_cast<std::uint32_t>(sessions_.size());
   info.waiting = static_cast<std::uint32_t>(waiting_.size());
   info.waiting_max = parts_.config->pool.waiting_max;
-  info.breaker_open = restarts_.breaker_open(clock::now());
+  info.breaker_open = restarts_.breaker_open(now());
   info.machine_kind = std::string{parts_.source->kind()};
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     const slot_record& slot = slots_[i];
@@ -770,7 +779,7 @@ pool_info supervisor_state::on_pool() const {
 }
 
 void supervisor_state::on_tick() {
-  auto now = clock::now();
+  auto time = now();
   if (is_draining_) {
     for (std::uint32_t i = 0; i < slots_.size(); ++i)
       if (slots_[i].state != slot_state::empty)
@@ -788,17 +797,16 @@ void supervisor_state::on_tick() {
   plan_.fade();
   std::vector<std::string> late;
   for (const auto& id : waiting_)
-    if (jobs_.at(id).since + std::chrono::milliseconds{parts_.config->pool.queue_timeout_ms} < now)
+    if (jobs_.at(id).since + std::chrono::milliseconds{parts_.config->pool.queue_timeout_ms} < time)
       late.push_back(id);
   for (const auto& id : late)
     end_unplaced(id, job_state::machine_lost,
-                 restarts_.breaker_open(now) ? "machines fail to start; see `berth doctor`"
+                 restarts_.breaker_open(time) ? "machines fail to start; see `berth doctor`"
                                              : "no machine came free in time");
   std::vector<std::string> idle;
-  std::int64_t idle_before
-    = unix_ms() - static_cast<std::int64_t>(parts_.config->pool.session_idle_ms);
+  std::chrono::milliseconds idle_time{parts_.config->pool.session_idle_ms};
   for (auto& [id, session] : sessions_) {
-    if (session.info.jobs_alive == 0 && session.info.last_used_at_ms < idle_before)
+    if (session.info.jobs_alive == 0 && session.last_used + idle_time < time)
       idle.push_back(id);
     else if (!session.slot)
       seat(session);

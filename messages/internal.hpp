@@ -150,6 +150,15 @@ struct spooled {
   bool operator==(const spooled&) const = default;
 };
 
+/// To SPOOL: a job writes no more; its output may go when space is needed.
+struct end_spool {
+  std::string job;
+
+  static constexpr const char* type_name = "end_spool";
+  static constexpr auto fields() { return std::tuple{field("job", &end_spool::job)}; }
+  bool operator==(const end_spool&) const = default;
+};
+
 /// To SPOOL: forget a job's output.
 struct drop_spool {
   std::string job;

@@ -21,6 +21,8 @@ inline constexpr std::size_t chunk_bytes_max = 256 * kib;
 inline constexpr std::size_t code_bytes_max = 1 * mib;
 /// Arguments and environment of one job together.
 inline constexpr std::size_t argument_bytes_max = 512 * kib;
+/// A compiled program that is kept for equal sources.
+inline constexpr std::size_t cached_binary_bytes_max = 2 * mib;
 /// Path of a file inside a machine.
 inline constexpr std::size_t path_bytes_max = 4000;
 /// Elements of any list, members of any map in a message.
@@ -30,7 +32,7 @@ inline constexpr std::size_t depth_max = 16;
 /// An id, a name, a language.
 inline constexpr std::size_t name_bytes_max = 256;
 
-static_assert(code_bytes_max + argument_bytes_max < frame_bytes_max);
+static_assert(code_bytes_max + argument_bytes_max + cached_binary_bytes_max < frame_bytes_max);
 static_assert(chunk_bytes_max < frame_bytes_max);
 
 } // namespace berth::limits

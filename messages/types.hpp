@@ -26,7 +26,7 @@ using internal_types
   = type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
               output_taken, close_stream, announce, record_accepted, record_ended, recorded,
               record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed, drain, drained,
-              read_spool, spooled, drop_spool, keep_binary>;
+              read_spool, spooled, end_spool, drop_spool, keep_binary>;
 
 using guest_types
   = type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
@@ -111,6 +111,7 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::drained))
   CAF_ADD_TYPE_ID(berth_messages, (berth::read_spool))
   CAF_ADD_TYPE_ID(berth_messages, (berth::spooled))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::end_spool))
   CAF_ADD_TYPE_ID(berth_messages, (berth::drop_spool))
   CAF_ADD_TYPE_ID(berth_messages, (berth::keep_binary))
   // From the guest.

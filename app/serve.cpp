@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/serve.hpp"
+
+#include "actors/gateway.hpp"
+#include "actors/history.hpp"
+#include "actors/spool.hpp"
+#include "actors/stream_hub.hpp"
+#include "actors/supervisor.hpp"
+#include "actors/validator.hpp"
+#include "app/host.hpp"
+#include "bridge/http/server.hpp"
+#include "bridge/porter.hpp"
+#include "bridge/zmq/zmq_bridge.hpp"
+#include "config/log.hpp"
+#include "config/settings.hpp"
+#include "config/version.hpp"
+#include "machines/instant/instant_source.hpp"
+#include "machines/namespace/namespace_machine.hpp"
+#include "machines/namespace/sweep.hpp"
+#include "machines/reactor.hpp"
+#include "store/journal.hpp"
+
+#include <caf/actor_system.hpp>
+#include <caf/actor_system_config.hpp>
+#include <caf/scoped_actor.hpp>
+
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <thread>
+
+namespace berth {
+
+namespace {
+
+/// Time that the last machines have to go once all jobs ended.
+constexpr std::chrono::seconds machines_gone_within{15};
+
+/// CAF as Berth uses it: workers that sleep when idle, and fair shares of them.
+class system_config : public caf::actor_system_config {
+public:
+  system_config() {
+    add_message_types<caf::id_block::berth_errors>();
+    add_message_types<caf::id_block::berth_messages>();
+    add_message_types<caf::id_block::berth_actors>();
+    add_message_types<caf::id_block::berth_bridge>();
+    set("scheduler.policy", caf::atom("sharing"));
+    set("scheduler.max-threads", std::max<std::size_t>(2, std::thread::hardware_concurrency()));
+    set("scheduler.max-throughput", std::size_t{100});
+  }
+};
+
+machines::namespace_settings namespace_settings_of(const settings& values) {
+  machines::namespace_settings made;
+  made.lib_dir = values.lib_dir;
+  made.runtime_dir = values.runtime_dir;
+  made.machines_max = values.pool.slots_max * 2; // those that are going away included
+  made.defaults = {.memory_bytes = values.defaults.memory_mib * limits::mib,
+                   .processes = values.defaults.processes,
+                   .disk_bytes = values.defaults.disk_mib * limits::mib};
+  made.hello_within = std::chrono::milliseconds{values.pool.start_timeout_ms};
+  for (const auto& wall : values.require) {
+    made.require.cgroups = made.require.cgroups || wall.starts_with("cgroup");
+    made.require.landlock = made.require.landlock || wall == "landlock";
+  }
+  return made;
+}
+
+/// Where machines come from, with the thread that serves them. Destroyed after all actors.
+struct machine_room {
+  machines::spawner_handle spawner;
+  std::unique_ptr<machines::reactor> loop;
+  std::unique_ptr<machines::machine_source> source;
+};
+
+/// Starts what needs privileges: the spawner. Before any thread exists.
+error start_spawner_for(const settings& values, machine_room& room) {
+  if (values.kind == "instant")
+    return {};
+  if (values.kind == "qemu" || values.kind == "firecracker")
+    return fail(ec::isolation_unavailable, "kind: " + values.kind
+                                             + " machines are not part of this version; the "
+                                               "strongest that works here is namespace");
+  machines::swept swept = machines::sweep(values.runtime_dir);
+  if (swept.instances > 0)
+    log::info("serve", "swept what dead servers left", {{"found", swept.text()}});
+  std::string why;
+  room.spawner = machines::start_spawner(namespace_settings_of(values), why);
+  if (!room.spawner)
+    return fail(ec::isolation_unavailable, why);
+  return {};
+}
+
+void open_room(const settings& values, machine_room& room) {
+  room.loop = std::make_unique<machines::reactor>();
+  if (values.kind == "instant")
+    room.source = std::make_unique<machines::instant_source>();
+  else
+    room.source = std::make_unique<machines::namespace_source>(
+      namespace_settings_of(values), std::move(room.spawner), *room.loop);
+}
+
+/// All actors, made in the order in which they need each other.
+struct cast {
+  spool_actor spool;
+  history_actor history;
+  stream_hub_actor hub;
+  validator_actor validator;
+  supervisor_actor supervisor;
+  gateway_actor gateway;
+};
+
+expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> values,
+                     machines::machine_source& source, std::shared_ptr<event_sink> sink) {
+  cast all;
+  auto records = journal::open(*values);
+  if (!records)
+    return records.error();
+  if (records->recovered().jobs_interrupted > 0)
+    log::warn("serve", "jobs were alive when the last server ended",
+              {{"interrupted", std::to_string(records->recovered().jobs_interrupted)}});
+  auto spool = spawn_spool(system, *values);
+  if (!spool)
+    return spool.error();
+  all.spool = *spool;
+  all.history = spawn_history(system, std::move(*records), *values);
+  all.hub = spawn_stream_hub(system, {.config = values, .sink = std::move(sink), .spool = *spool});
+  all.validator = spawn_validator(system, *values);
+  all.supervisor = spawn_supervisor(
+    system,
+    {.config = values, .source = &source, .hub = all.hub, .history = all.history});
+  all.gateway = spawn_gateway(system, {.config = values,
+                                       .supervisor = all.supervisor,
+                                       .validator = all.validator,
+                                       .history = all.history,
+                                       .hub = all.hub,
+                                       .machine_kind = std::string{source.kind()},
+                                       .isolation = source.isolation()});
+  return all;
+}
+
+void dismiss(const cast& all) {
+  caf::anon_send_exit(all.gateway, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(all.supervisor, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(all.validator, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(all.hub, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(all.history, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(all.spool, caf::exit_reason::user_shutdown);
+}
+
+/// Takes nothing new, lets jobs end, ends what is left, destroys every machine.
+void drain_all(caf::actor_system& system, const settings& values, const cast& all) {
+  caf::scoped_actor self{system};
+  log::info("serve", "drains", {{"grace_ms", std::to_string(values.drain_grace_ms)}});
+  std::chrono::milliseconds limit{values.drain_grace_ms};
+  self->request(all.gateway, limit + machines_gone_within, drain{.grace_ms = values.drain_grace_ms})
+    .receive(
+      [](const drained& done) {
+        log::info("serve", "all jobs ended",
+                  {{"by_themselves", std::to_string(done.ended)},
+                   {"interrupted", std::to_string(done.interrupted)}});
+      },
+      [](const error& why) {
+        log::error("serve", "jobs did not end", {{"why", describe_error(why)}});
+      });
+  self->request(all.supervisor, machines_gone_within, drain{})
+    .receive([](const drained&) {},
+             [](const error& why) {
+               log::error("serve", "machines did not go", {{"why", describe_error(why)}});
+             });
+}
+
+void say_where(const settings& values, const zmq_bridge& zmq, const http::server& http,
+               const machines::machine_source& source) {
+  std::printf("berth %s serves %s machines\n", version, std::string{source.kind()}.c_str());
+  for (const auto& fact : source.isolation())
+    std::printf("  %s\n", fact.c_str());
+  std::printf("requests  %s\n", zmq.router_endpoint().c_str());
+  if (!zmq.ipc_endpoint().empty())
+    std::printf("          %s\n", zmq.ipc_endpoint().c_str());
+  std::printf("events    %s\n", zmq.events_endpoint().c_str());
+  std::printf("http      http://%s:%u\n", values.http_address.c_str(), unsigned{http.port()});
+  std::fflush(stdout);
+}
+
+int give_up(const error& why) {
+  std::fprintf(stderr, "berth serve: %s\n", to_refusal(why).detail.c_str());
+  return 1;
+}
+
+/// Runs until a signal of the set; the server's threads exist only in here.
+int serve_until(const sigset_t& signals, const settings& given, machine_room& room, bool quiet) {
+  auto values = std::make_shared<const settings>(given);
+  system_config config;
+  caf::actor_system system{config};
+  auto outbox = std::make_shared<zmq_outbox>();
+  auto all = raise(system, values, *room.source, outbox);
+  if (!all)
+    return give_up(all.error());
+  int status = 0;
+  {
+    porter carrier{system, all->gateway};
+    auto http = make_http_server(*values, carrier);
+    auto zmq = zmq_bridge::start(zmq_options::from(*values), system, all->gateway, outbox);
+    if (!zmq) {
+      status = give_up(zmq.error());
+    } else if (error why = http->start()) {
+      status = give_up(why);
+    } else {
+      if (!quiet)
+        say_where(*values, **zmq, *http, *room.source);
+      int signal = 0;
+      sigwait(&signals, &signal);
+      drain_all(system, *values, *all);
+    }
+    http->stop();
+    if (zmq)
+      (*zmq)->stop();
+  }
+  dismiss(*all);
+  return status;
+}
+
+} // namespace
+
+int serve(const serve_options& options) {
+  auto values = read_settings(options);
+  if (!values)
+    return give_up(values.error());
+  log::set_level(values->log_level);
+  if (error why = prepare_directories(*values))
+    return give_up(why);
+  machine_room room;
+  if (error why = start_spawner_for(*values, room))
+    return give_up(why);
+  if (error why = drop_privileges(*values))
+    return give_up(why);
+  // Every thread inherits the mask: signals come to this one only.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  open_room(*values, room);
+  return serve_until(signals, *values, room, options.quiet);
+}
+
+} // namespace berth
