@@ -275,18 +275,20 @@ TEST_CASE("an ordinary user makes machines too, without what only root can give"
     std::string told;
     if (::setgid(12345) != 0 || ::setuid(12345) != 0)
       told = "cannot change identity";
-    auto settings = test_settings(real_lib);
-    plant made{settings};
-    if (!made.source) {
-      told += made.problem;
-    } else {
-      auto [machine, listener] = made.start("rootless");
-      if (!listener->next<guest::hello>())
-        told = "no hello: " + listener->why();
-      else
-        told = test::run(*machine, *listener, "bash", "id -u; touch /work/x && echo written").out;
-      machine->destroy();
-      listener->wait_gone();
+    {
+      auto settings = test_settings(real_lib);
+      plant made{settings};
+      if (!made.source) {
+        told += made.problem;
+      } else {
+        auto [machine, listener] = made.start("rootless");
+        if (!listener->next<guest::hello>())
+          told = "no hello: " + listener->why();
+        else
+          told = test::run(*machine, *listener, "bash", "id -u; touch /work/x && echo written").out;
+        machine->destroy();
+        listener->wait_gone();
+      }
     }
     (void)!::write(ends[1], told.data(), told.size());
     ::_exit(0);
