@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "messages/history.hpp"
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+/// The commands of `berth` that speak to a server, one function each. Each returns the exit code of
+/// the process; 125 stands for a fault of Berth's own.
+namespace berth {
+
+/// What every command takes.
+struct common_options {
+  std::string endpoint;
+  bool json = false;
+};
+
+/// `berth run`.
+struct run_options {
+  std::string file;
+  std::string language;
+  std::string session;
+  std::string agent;
+  double timeout_s = 0;
+  std::uint64_t memory_mib = 0;
+  std::vector<std::string> env;
+  std::vector<std::string> files;
+  bool stdin_forward = false;
+  std::vector<std::string> args;
+};
+
+/// Runs a program as if it ran here: output as it comes, input when it is piped, its exit code.
+/// 128 + n: signal n ended it; 124: out of time; 137: out of memory; 130: cancelled.
+int command_run(const common_options& common, const run_options& options);
+
+/// The jobs that are alive.
+int command_ps(const common_options& common, const std::string& session);
+int command_pool(const common_options& common);
+int command_sessions(const common_options& common, const std::string& agent);
+int command_health(const common_options& common);
+int command_cancel(const common_options& common, const std::string& job);
+int command_describe(const common_options& common, const std::string& name);
+
+/// Past jobs; one job with its code and its output when `query.job` names it.
+int command_history(const common_options& common, const query_history& query);
+
+/// Output of a job; with `follow` until it ends.
+int command_logs(const common_options& common, const std::string& job, bool follow);
+
+/// What this host can do. 0 when the default machine can run here, else 1.
+int command_doctor(bool as_json);
+
+/// The exit code that stands for how a job ended.
+int exit_code_of(const outcome& ended);
+
+/// How a job ended, for a human; empty when there is nothing to say.
+std::string ending_of(const outcome& ended);
+
+/// Writes all bytes to a descriptor; false when nobody reads it any more.
+bool write_all(int fd, const bytes& data);
+
+} // namespace berth
