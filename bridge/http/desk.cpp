@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bridge/http/facade.hpp"
+#include "bridge/porter.hpp"
+
+namespace berth::http {
+
+template <class Reply, class Request>
+void desk::ask(Request what, std::function<void(expected<Reply>)> done) const {
+  carrier_.ask<Reply>(std::move(what),
+                      [post = post_, done = std::move(done)](expected<Reply> answer) mutable {
+                        post([done = std::move(done), answer = std::move(answer)]() mutable {
+                          done(std::move(answer));
+                        });
+                      });
+}
+
+#define BERTH_DESK_ASK(request, reply)                                                             \
+  template void desk::ask<reply, request>(request, std::function<void(expected<reply>)>) const
+
+BERTH_DESK_ASK(run, outcome);
+BERTH_DESK_ASK(submit, accepted);
+BERTH_DESK_ASK(read, output_slice);
+BERTH_DESK_ASK(cancel, cancelled);
+BERTH_DESK_ASK(write_stdin, stdin_written);
+BERTH_DESK_ASK(validate, verdict);
+BERTH_DESK_ASK(list_jobs, job_list);
+BERTH_DESK_ASK(open_session, session_info);
+BERTH_DESK_ASK(close_session, session_closed);
+BERTH_DESK_ASK(list_sessions, session_list);
+BERTH_DESK_ASK(get_usage, session_usage);
+BERTH_DESK_ASK(put_files, files_put);
+BERTH_DESK_ASK(read_file, file_content);
+BERTH_DESK_ASK(query_history, history_page);
+BERTH_DESK_ASK(get_pool, pool_info);
+BERTH_DESK_ASK(get_health, health_info);
+BERTH_DESK_ASK(describe, description);
+
+#undef BERTH_DESK_ASK
+
+} // namespace berth::http

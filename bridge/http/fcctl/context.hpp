@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "bridge/http/facade.hpp"
+#include "bridge/http/fcctl/translate.hpp"
+#include "config/settings.hpp"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+/// The parts of the fcctl facade. Only its own sources include this.
+namespace berth::http::fcctl {
+
+/// What every route of the facade needs. Lives on the server's thread.
+struct context {
+  desk gateway;
+  const settings& values;
+  /// The last measure of a machine's CPU time, for the load between two asks.
+  struct cpu_sample {
+    std::uint64_t cpu_us = 0;
+    std::uint64_t uptime_ms = 0;
+  };
+  std::map<std::string, cpu_sample> samples = {};
+};
+
+using shared_context = std::shared_ptr<context>;
+
+/// The JSON object in a body; an empty body is an empty object.
+decoded<json> read_body(const request& what);
+
+/// The reply to a request that cannot be understood.
+reply malformed_reply(const malformed& why);
+
+/// The reply to an execute request: the outcome, or the refusal of a blocked program.
+reply outcome_reply(const outcome& ended, const execute_request& asked);
+
+/// Finds one session by id, name or machine id and goes on with it; answers 404 without.
+void with_session(const shared_context& c, const std::string& id, const responder& done,
+                  std::function<void(const session_info&)> go_on);
+
+/// Runs programs one after the other. `each` is told how each one ended, in order; then `finished`.
+void run_in_order(const shared_context& c, std::vector<execute_request> jobs,
+                  std::function<void(const execute_request&, expected<outcome>)> each,
+                  std::function<void()> finished);
+
+/// The programs of a text that are to be run, ready to be run; what cannot be goes to `errors`.
+struct parsed_text {
+  std::vector<code_block> blocks;
+  std::vector<execute_request> jobs;
+  std::vector<std::string> errors;
+  execution_intent intent;
+};
+
+/// Reads a parse-execute request. Runs are chosen when `auto_execute` asks for them.
+decoded<parsed_text> read_parse_execute(const json& body, const settings& values);
+
+/// The query of a machine's history; `body` holds limit, failures_only, agent_id, before and dates.
+decoded<query_history> read_history_query(const std::map<std::string, std::string>& members,
+                                          const std::string& machine);
+
+/// Says that snapshots do not exist yet.
+inline constexpr const char* no_snapshots =
+    "snapshots and rollback are not implemented in this version";
+
+void add_execute_routes(router& routes, const shared_context& c);
+void add_machine_routes(router& routes, const shared_context& c);
+void add_file_routes(router& routes, const shared_context& c);
+void add_live_routes(router& routes, const shared_context& c);
+
+} // namespace berth::http::fcctl
