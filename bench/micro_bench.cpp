@@ -7,7 +7,6 @@
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
 #include <caf/event_based_actor.hpp>
-#include <caf/init_global_meta_objects.hpp>
 #include <caf/scoped_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 #include <catch2/catch.hpp>
@@ -32,8 +31,8 @@ berth::outcome small_outcome() {
 /// Answers at once.
 using echo_actor = caf::typed_actor<berth::on<berth::run>::reply<berth::outcome>>;
 
-echo_actor::behavior_type echo(echo_actor::pointer) {
-  return {[](const berth::run&) { return small_outcome(); }};
+echo_actor::behavior_type echo(echo_actor::pointer, const berth::outcome& ended) {
+  return {[ended](const berth::run&) { return ended; }};
 }
 
 } // namespace
@@ -66,12 +65,12 @@ TEST_CASE("messages are written and read") {
 }
 
 TEST_CASE("an actor is asked and answers") {
-  caf::init_global_meta_objects<caf::id_block::berth_messages>();
-  caf::core::init_global_meta_objects();
   caf::actor_system_config config;
-  config.set("scheduler.policy", "sharing");
+  config.add_message_types<caf::id_block::berth_errors>();
+  config.add_message_types<caf::id_block::berth_messages>();
+  config.set("scheduler.policy", caf::atom("sharing"));
   caf::actor_system system{config};
-  auto asked = system.spawn(echo);
+  auto asked = system.spawn(echo, small_outcome());
   caf::scoped_actor self{system};
   const auto program = small_program();
   BENCHMARK("request and answer") {
