@@ -57,6 +57,11 @@ const std::string& request::param(const std::string& name) const {
 }
 
 struct responder::state {
+  explicit state(std::function<void(reply)> how)
+    : send(std::move(how)) {}
+  state(const state&) = delete;
+  state& operator=(const state&) = delete;
+
   std::function<void(reply)> send;
 
   ~state() {
@@ -66,7 +71,7 @@ struct responder::state {
 };
 
 responder::responder(std::function<void(reply)> send)
-  : state_(std::make_shared<state>(state{std::move(send)})) {}
+  : state_(std::make_shared<state>(std::move(send))) {}
 
 void responder::operator()(reply answer) const {
   if (auto send = std::exchange(state_->send, nullptr))
