@@ -57,7 +57,7 @@ TEST_CASE("Pipelined requests are answered in order on one connection", "[http]"
   std::string one = "GET /api/vms/metrics HTTP/1.1\r\nHost: x\r\n\r\n";
   std::string two =
       "POST /api/llm/execute HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-      "10\r\n{\"code\":\"x\",\"lan\r\n11\r\nguage\":\"python\"}  \r\n0\r\n\r\n";
+      "10\r\n{\"code\":\"x\",\"lan\r\n12\r\nguage\":\"python\"}  \r\n0\r\n\r\n";
   client.send(one + two + one);
   CHECK(client.receive().tree().is_array());
   answer ran = client.receive();
