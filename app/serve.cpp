@@ -14,7 +14,7 @@
 #include "config/log.hpp"
 #include "config/settings.hpp"
 #include "config/version.hpp"
-#include "machines/instant/instant_source.hpp"
+#include "machines/instant/instant_machine.hpp"
 #include "machines/namespace/namespace_machine.hpp"
 #include "machines/namespace/sweep.hpp"
 #include "machines/reactor.hpp"
@@ -94,7 +94,7 @@ error start_spawner_for(const settings& values, machine_room& room) {
 void open_room(const settings& values, machine_room& room) {
   room.loop = std::make_unique<machines::reactor>();
   if (values.kind == "instant")
-    room.source = std::make_unique<machines::instant_source>();
+    room.source = std::make_unique<machines::instant_source>(*room.loop);
   else
     room.source = std::make_unique<machines::namespace_source>(
       namespace_settings_of(values), std::move(room.spawner), *room.loop);
