@@ -99,9 +99,12 @@ error prepare_directories(const settings& values) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
-  for (const auto& path : {values.data_dir, values.runtime_dir})
+  std::string machines_dir = values.runtime_dir + "/machines";
+  for (const auto& path : {values.data_dir, values.runtime_dir, machines_dir})
     if (error why = make_directory(path))
       return why;
+  if (chmod(machines_dir.c_str(), 0700) != 0)
+    return broken("cannot close", machines_dir);
   if (!is_root() || values.server_uid == 0)
     return {};
   uid_t uid = values.server_uid;

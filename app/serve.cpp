@@ -50,10 +50,15 @@ public:
   }
 };
 
+/// Where the spawner keeps its own: nobody else may write there.
+std::string spawner_dir(const settings& values) {
+  return values.runtime_dir + "/machines";
+}
+
 machines::namespace_settings namespace_settings_of(const settings& values) {
   machines::namespace_settings made;
   made.lib_dir = values.lib_dir;
-  made.runtime_dir = values.runtime_dir;
+  made.runtime_dir = spawner_dir(values);
   made.machines_max = values.pool.slots_max * 2; // those that are going away included
   made.defaults = {.memory_bytes = values.defaults.memory_mib * limits::mib,
                    .processes = values.defaults.processes,
@@ -81,7 +86,7 @@ error start_spawner_for(const settings& values, machine_room& room) {
     return fail(ec::isolation_unavailable, "kind: " + values.kind
                                              + " machines are not part of this version; the "
                                                "strongest that works here is namespace");
-  machines::swept swept = machines::sweep(values.runtime_dir);
+  machines::swept swept = machines::sweep(spawner_dir(values));
   if (swept.instances > 0)
     log::info("serve", "swept what dead servers left", {{"found", swept.text()}});
   std::string why;
