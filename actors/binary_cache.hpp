@@ -15,7 +15,8 @@ namespace berth {
 /// job receives the binary of its own source and nothing else. Plain logic, bounded memory.
 class binary_cache {
 public:
-  explicit binary_cache(std::size_t bytes_max) : bytes_max_(bytes_max) {}
+  explicit binary_cache(std::size_t bytes_max)
+    : bytes_max_(bytes_max) {}
 
   /// Whether a program's binary depends on its source alone: nothing it includes at compile time
   /// may come from elsewhere in the machine.

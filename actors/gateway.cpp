@@ -24,7 +24,7 @@ namespace {
 /// A job between its admission and its reply.
 struct alive_job {
   job_order order;
-  caf::typed_response_promise<outcome> runner;    // a `run` waits for the end
+  caf::typed_response_promise<outcome> runner;     // a `run` waits for the end
   caf::typed_response_promise<accepted> submitter; // a `submit` waits for the record
   bool recorded = false;                           // its acceptance is on disk
 };
@@ -78,25 +78,25 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
   self_ = self;
   parts_ = std::move(parts);
   return {
-    [this](const run& x) { return on_run(x); },
-    [this](const submit& x) { return on_submit(x); },
-    [this](const read& x) { return on_read(x); },
-    [this](const cancel& x) { return on_cancel(x); },
-    [this](const write_stdin& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const validate& x) { return on_validate(x); },
-    [this](const list_jobs& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const open_session& x) { return on_open(x); },
-    [this](const close_session& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const list_sessions& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const get_usage& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const put_files& x) { return on_put_files(x); },
-    [this](const read_file& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const query_history& x) { return self_->delegate(parts_.history, x); },
-    [this](const get_pool& x) { return self_->delegate(parts_.supervisor, x); },
-    [this](const get_health&) { return on_health(); },
-    [](const describe&) { return make_description(); },
-    [this](const drain& x) { return on_drain(x); },
-    [this](caf::timeout_atom) { on_grace_over(); },
+      [this](const run& x) { return on_run(x); },
+      [this](const submit& x) { return on_submit(x); },
+      [this](const read& x) { return on_read(x); },
+      [this](const cancel& x) { return on_cancel(x); },
+      [this](const write_stdin& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const validate& x) { return on_validate(x); },
+      [this](const list_jobs& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const open_session& x) { return on_open(x); },
+      [this](const close_session& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const list_sessions& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const get_usage& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const put_files& x) { return on_put_files(x); },
+      [this](const read_file& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const query_history& x) { return self_->delegate(parts_.history, x); },
+      [this](const get_pool& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const get_health&) { return on_health(); },
+      [](const describe&) { return make_description(); },
+      [this](const drain& x) { return on_drain(x); },
+      [this](caf::timeout_atom) { on_grace_over(); },
   };
 }
 
@@ -117,11 +117,11 @@ expected<job_order> gateway_state::admit(const run& request) const {
   auto language = canonical_language(request.language);
   if (!language)
     return fail(ec::unsupported, "language: " + request.language
-                                   + " is not one of python, javascript, bash, rust, go");
+                                     + " is not one of python, javascript, bash, rust, go");
   if (!request.kind.empty() && request.kind != parts_.machine_kind)
     return fail(ec::isolation_unavailable, "kind: " + request.kind
-                                             + " machines are not served here, "
-                                             + parts_.machine_kind + " ones are");
+                                               + " machines are not served here, "
+                                               + parts_.machine_kind + " ones are");
   auto limits = resolve_limits(request, *parts_.config);
   if (!limits)
     return limits.error();
@@ -176,37 +176,37 @@ void gateway_state::find_its_session(const std::string& id) {
                       .vm_type = request.vm_type,
                       .kind = request.kind};
   self_->request(parts_.supervisor, caf::infinite, std::move(wanted))
-    .then(
-      [this, id](const session_info& session) {
-        run& found = jobs_.at(id).order.request;
-        found.session = session.session;
-        if (found.agent_id.empty())
-          found.agent_id = session.agent_id;
-        judge_it(id);
-      },
-      [this, id](const error& why) { refuse(id, why); });
+      .then(
+          [this, id](const session_info& session) {
+            run& found = jobs_.at(id).order.request;
+            found.session = session.session;
+            if (found.agent_id.empty())
+              found.agent_id = session.agent_id;
+            judge_it(id);
+          },
+          [this, id](const error& why) { refuse(id, why); });
 }
 
 void gateway_state::judge_it(const std::string& id) {
   const run& request = jobs_.at(id).order.request;
   self_
-    ->request(parts_.validator, caf::infinite,
-              judge{.code = request.code, .language = request.language})
-    .then(
-      [this, id](verdict& answer) {
-        job_order& order = jobs_.at(id).order;
-        order.verdict = std::move(answer);
-        self_->send(parts_.hub,
-                    open_stream{.job = id, .output_bytes = order.limits.output_bytes});
-        self_->request(parts_.history, caf::infinite, record_accepted{.order = order})
-          .then([this, id](const recorded&) { on_recorded(id); },
-                [this, id](const error& why) { refuse(id, why); });
-        if (order.verdict.decision == decision::block)
-          block(id);
-        else
-          start(id);
-      },
-      [this, id](const error& why) { refuse(id, why); });
+      ->request(parts_.validator, caf::infinite,
+                judge{.code = request.code, .language = request.language})
+      .then(
+          [this, id](verdict& answer) {
+            job_order& order = jobs_.at(id).order;
+            order.verdict = std::move(answer);
+            self_->send(parts_.hub,
+                        open_stream{.job = id, .output_bytes = order.limits.output_bytes});
+            self_->request(parts_.history, caf::infinite, record_accepted{.order = order})
+                .then([this, id](const recorded&) { on_recorded(id); },
+                      [this, id](const error& why) { refuse(id, why); });
+            if (order.verdict.decision == decision::block)
+              block(id);
+            else
+              start(id);
+          },
+          [this, id](const error& why) { refuse(id, why); });
 }
 
 // --- a job's life --------------------------------------------------------------------------------
@@ -214,13 +214,13 @@ void gateway_state::judge_it(const std::string& id) {
 /// Runs the job while its acceptance is being written: the reply waits for both.
 void gateway_state::start(const std::string& id) {
   self_->request(parts_.supervisor, caf::infinite, place_job{.order = jobs_.at(id).order})
-    .then([this, id](outcome& result) { on_ended(id, std::move(result)); },
-          [this, id](const error& why) {
-            outcome lost;
-            lost.state = job_state::machine_lost;
-            lost.detail = describe_error(why);
-            on_ended(id, std::move(lost));
-          });
+      .then([this, id](outcome& result) { on_ended(id, std::move(result)); },
+            [this, id](const error& why) {
+              outcome lost;
+              lost.state = job_state::machine_lost;
+              lost.detail = describe_error(why);
+              on_ended(id, std::move(lost));
+            });
 }
 
 void gateway_state::block(const std::string& id) {
@@ -256,8 +256,8 @@ void gateway_state::on_ended(const std::string& id, outcome result) {
   if (result.ended_at_ms == 0)
     result.ended_at_ms = unix_ms();
   self_->request(parts_.hub, caf::infinite, close_stream{.ended = std::move(result)})
-    .then([this, id](outcome& full) { close(id, std::move(full)); },
-          [this, id](const error& why) { refuse(id, why); });
+      .then([this, id](outcome& full) { close(id, std::move(full)); },
+            [this, id](const error& why) { refuse(id, why); });
 }
 
 /// Writes the end and answers when it is on disk. HISTORY works in order, so the acceptance is then
@@ -265,20 +265,20 @@ void gateway_state::on_ended(const std::string& id, outcome result) {
 void gateway_state::close(const std::string& id, outcome result) {
   auto kept = std::make_shared<outcome>(std::move(result));
   self_->request(parts_.history, caf::infinite, record_ended{.ended = *kept})
-    .then(
-      [this, id, kept](const recorded&) {
-        auto node = jobs_.extract(id);
-        if (node.empty())
-          return;
-        announce_end(*kept);
-        alive_job& job = node.mapped();
-        if (job.submitter.pending())
-          job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
-        if (job.runner.pending())
-          job.runner.deliver(std::move(*kept));
-        check_drained();
-      },
-      [this, id](const error& why) { refuse(id, why); });
+      .then(
+          [this, id, kept](const recorded&) {
+            auto node = jobs_.extract(id);
+            if (node.empty())
+              return;
+            announce_end(*kept);
+            alive_job& job = node.mapped();
+            if (job.submitter.pending())
+              job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
+            if (job.runner.pending())
+              job.runner.deliver(std::move(*kept));
+            check_drained();
+          },
+          [this, id](const error& why) { refuse(id, why); });
 }
 
 void gateway_state::announce_end(const outcome& result) {
@@ -315,8 +315,8 @@ caf::result<cancelled> gateway_state::on_cancel(const cancel& request) {
   auto promise = self_->make_response_promise<cancelled>();
   stop_job stop{.job = request.job, .reason = end_reason::cancelled};
   self_->request(parts_.supervisor, caf::infinite, std::move(stop))
-    .then([promise](const cancelled& answer) mutable { promise.deliver(answer); },
-          [this, promise, id = request.job](const error&) { tell_ended(id, promise); });
+      .then([promise](const cancelled& answer) mutable { promise.deliver(answer); },
+            [this, promise, id = request.job](const error&) { tell_ended(id, promise); });
   return promise;
 }
 
@@ -326,14 +326,14 @@ void gateway_state::tell_ended(const std::string& id,
   query_history query;
   query.job = id;
   self_->request(parts_.history, caf::infinite, std::move(query))
-    .then(
-      [promise, id](const history_page& page) mutable {
-        if (page.entries.empty())
-          promise.deliver(fail(ec::not_found, "job: there is no job " + id));
-        else
-          promise.deliver(cancelled{.job = id, .state = page.entries.front().result.state});
-      },
-      [promise](error& why) mutable { promise.deliver(std::move(why)); });
+      .then(
+          [promise, id](const history_page& page) mutable {
+            if (page.entries.empty())
+              promise.deliver(fail(ec::not_found, "job: there is no job " + id));
+            else
+              promise.deliver(cancelled{.job = id, .state = page.entries.front().result.state});
+          },
+          [promise](error& why) mutable { promise.deliver(std::move(why)); });
 }
 
 caf::result<output_slice> gateway_state::on_read(const read& request) {
@@ -375,21 +375,21 @@ caf::result<files_put> gateway_state::on_put_files(const put_files& request) {
 caf::result<health_info> gateway_state::on_health() {
   auto promise = self_->make_response_promise<health_info>();
   self_->request(parts_.supervisor, caf::infinite, get_pool{})
-    .then(
-      [this, promise](const pool_info& pool) mutable {
-        health_info info{.status = is_draining_        ? "draining"
-                                   : pool.breaker_open ? "degraded"
-                                                       : "healthy",
-                         .version = version,
-                         .uptime_ms = static_cast<std::uint64_t>(unix_ms() - started_at_ms_),
-                         .machine_kind = parts_.machine_kind,
-                         .isolation = parts_.isolation,
-                         .jobs_alive = static_cast<std::uint32_t>(jobs_.size()),
-                         .machines = pool.machines,
-                         .draining = is_draining_};
-        promise.deliver(std::move(info));
-      },
-      [promise](error& why) mutable { promise.deliver(std::move(why)); });
+      .then(
+          [this, promise](const pool_info& pool) mutable {
+            health_info info{.status = is_draining_        ? "draining"
+                                       : pool.breaker_open ? "degraded"
+                                                           : "healthy",
+                             .version = version,
+                             .uptime_ms = static_cast<std::uint64_t>(unix_ms() - started_at_ms_),
+                             .machine_kind = parts_.machine_kind,
+                             .isolation = parts_.isolation,
+                             .jobs_alive = static_cast<std::uint32_t>(jobs_.size()),
+                             .machines = pool.machines,
+                             .draining = is_draining_};
+            promise.deliver(std::move(info));
+          },
+          [promise](error& why) mutable { promise.deliver(std::move(why)); });
   return promise;
 }
 

@@ -11,133 +11,134 @@ namespace berth {
 /// The VALIDATOR judges programs by the policy in force. Policy and audit, never the wall: the
 /// machine is that.
 using validator_actor = caf::typed_actor<
-  // Judges a program; every reason is given, not only the first.
-  on<judge>::reply<verdict>>;
+    // Judges a program; every reason is given, not only the first.
+    on<judge>::reply<verdict>>;
 
 /// The HISTORY keeps what must not be lost. Each answer to a record_... comes when the record is on
 /// disk; many records share one sync.
 using history_actor = caf::typed_actor<
-  // Records that a job was accepted.
-  on<record_accepted>::reply<recorded>,
-  // Records how a job ended.
-  on<record_ended>::reply<recorded>,
-  // Records a session as it is.
-  on<record_session>::reply<recorded>,
-  // Answers with past jobs, newest first.
-  on<query_history>::reply<history_page>>;
+    // Records that a job was accepted.
+    on<record_accepted>::reply<recorded>,
+    // Records how a job ended.
+    on<record_ended>::reply<recorded>,
+    // Records a session as it is.
+    on<record_session>::reply<recorded>,
+    // Answers with past jobs, newest first.
+    on<query_history>::reply<history_page>>;
 
 /// The STREAM HUB holds the output of jobs, within bounds in memory and beyond that in the spool,
 /// publishes it, and serves any reader from any offset.
 using stream_hub_actor = caf::typed_actor<
-  // A job begins.
-  caf::reacts_to<open_stream>,
-  // A program wrote something; the answer gives the writer its credit back.
-  on<output_chunk>::reply<output_taken>,
-  // The job ended; answers with the outcome, its output filled in and redacted by policy.
-  on<close_stream>::reply<outcome>,
-  // Serves a reader, at once or as soon as there is news.
-  on<read>::reply<output_slice>,
-  // Publishes a state change.
-  caf::reacts_to<announce>,
-  // A reader has waited long enough.
-  caf::reacts_to<caf::timeout_atom, std::uint64_t>>;
+    // A job begins.
+    caf::reacts_to<open_stream>,
+    // A program wrote something; the answer gives the writer its credit back.
+    on<output_chunk>::reply<output_taken>,
+    // The job ended; answers with the outcome, its output filled in and redacted by policy.
+    on<close_stream>::reply<outcome>,
+    // Serves a reader, at once or as soon as there is news.
+    on<read>::reply<output_slice>,
+    // Publishes a state change.
+    caf::reacts_to<announce>,
+    // A reader has waited long enough.
+    caf::reacts_to<caf::timeout_atom, std::uint64_t>>;
 
 /// The SPOOL keeps output that is too much for memory in files, on a thread of its own.
 using spool_actor = caf::typed_actor<
-  // Appends to a stream of a job.
-  on<output_chunk>::reply<output_taken>,
-  // Reads from a stream of a job.
-  on<read_spool>::reply<spooled>,
-  // The job writes no more: its output may go when space is needed.
-  caf::reacts_to<end_spool>,
-  // The job's output is wanted no more.
-  caf::reacts_to<drop_spool>>;
+    // Appends to a stream of a job.
+    on<output_chunk>::reply<output_taken>,
+    // Reads from a stream of a job.
+    on<read_spool>::reply<spooled>,
+    // The job writes no more: its output may go when space is needed.
+    caf::reacts_to<end_spool>,
+    // The job's output is wanted no more.
+    caf::reacts_to<drop_spool>>;
 
 /// A SLOT holds one machine at a time and runs jobs in it.
 using slot_actor = caf::typed_actor<
-  // Starts a machine; slot_changed{idle} or {empty} goes to the SUPERVISOR.
-  caf::reacts_to<fill_slot>,
-  // Destroys the machine; slot_changed{empty} goes to the SUPERVISOR.
-  caf::reacts_to<empty_slot>,
-  // Changes the machine's limits before the jobs to come.
-  caf::reacts_to<limit_slot>,
-  // Runs a job to its end. Answers with the outcome, once, whatever happens.
-  on<run_job>::reply<outcome>,
-  // Ends a job; its run_job answers.
-  caf::reacts_to<stop_job>,
-  // Writes to a job's standard input.
-  on<write_stdin>::reply<stdin_written>,
-  // Places files in the machine.
-  on<put_files>::reply<files_put>,
-  // Reads a file of the machine.
-  on<read_file>::reply<file_content>,
-  // Tells what the machine uses.
-  on<get_usage>::reply<session_usage>>;
+    // Starts a machine; slot_changed{idle} or {empty} goes to the SUPERVISOR.
+    caf::reacts_to<fill_slot>,
+    // Destroys the machine; slot_changed{empty} goes to the SUPERVISOR.
+    caf::reacts_to<empty_slot>,
+    // Changes the machine's limits before the jobs to come.
+    caf::reacts_to<limit_slot>,
+    // Runs a job to its end. Answers with the outcome, once, whatever happens.
+    on<run_job>::reply<outcome>,
+    // Ends a job; its run_job answers.
+    caf::reacts_to<stop_job>,
+    // Writes to a job's standard input.
+    on<write_stdin>::reply<stdin_written>,
+    // Places files in the machine.
+    on<put_files>::reply<files_put>,
+    // Reads a file of the machine.
+    on<read_file>::reply<file_content>,
+    // Tells what the machine uses.
+    on<get_usage>::reply<session_usage>>;
 
-/// The SUPERVISOR owns the pool: which slots there are, who holds them, who waits, what is replaced.
+/// The SUPERVISOR owns the pool: which slots there are, who holds them, who waits, what is
+/// replaced.
 using supervisor_actor = caf::typed_actor<
-  // Finds a machine for a job, sees it to its end, answers with the outcome.
-  on<place_job>::reply<outcome>,
-  // Ends a job that waits or runs.
-  on<stop_job>::reply<cancelled>,
-  // Lists the jobs that wait or run.
-  on<list_jobs>::reply<job_list>,
-  // Finds the session a job belongs to; opens it when the policy provisions.
-  on<find_session>::reply<session_info>,
-  // Opens a session and answers when its machine is up.
-  on<open_session>::reply<session_info>,
-  // Ends a session and answers when its machine is gone.
-  on<close_session>::reply<session_closed>,
-  // Lists sessions.
-  on<list_sessions>::reply<session_list>,
-  // Writes to a job's standard input.
-  on<write_stdin>::reply<stdin_written>,
-  // Places files in a session.
-  on<put_files>::reply<files_put>,
-  // Reads a file of a session.
-  on<read_file>::reply<file_content>,
-  // Tells what a session's machine uses.
-  on<get_usage>::reply<session_usage>,
-  // Tells how the pool is.
-  on<get_pool>::reply<pool_info>,
-  // A slot's machine is up, lost or gone.
-  caf::reacts_to<slot_changed>,
-  // Keeps a compiled program for equal sources.
-  caf::reacts_to<keep_binary>,
-  // Ends every session and machine; answers when nothing is left.
-  on<drain>::reply<drained>,
-  // Its own clock.
-  caf::reacts_to<caf::tick_atom>>;
+    // Finds a machine for a job, sees it to its end, answers with the outcome.
+    on<place_job>::reply<outcome>,
+    // Ends a job that waits or runs.
+    on<stop_job>::reply<cancelled>,
+    // Lists the jobs that wait or run.
+    on<list_jobs>::reply<job_list>,
+    // Finds the session a job belongs to; opens it when the policy provisions.
+    on<find_session>::reply<session_info>,
+    // Opens a session and answers when its machine is up.
+    on<open_session>::reply<session_info>,
+    // Ends a session and answers when its machine is gone.
+    on<close_session>::reply<session_closed>,
+    // Lists sessions.
+    on<list_sessions>::reply<session_list>,
+    // Writes to a job's standard input.
+    on<write_stdin>::reply<stdin_written>,
+    // Places files in a session.
+    on<put_files>::reply<files_put>,
+    // Reads a file of a session.
+    on<read_file>::reply<file_content>,
+    // Tells what a session's machine uses.
+    on<get_usage>::reply<session_usage>,
+    // Tells how the pool is.
+    on<get_pool>::reply<pool_info>,
+    // A slot's machine is up, lost or gone.
+    caf::reacts_to<slot_changed>,
+    // Keeps a compiled program for equal sources.
+    caf::reacts_to<keep_binary>,
+    // Ends every session and machine; answers when nothing is left.
+    on<drain>::reply<drained>,
+    // Its own clock.
+    caf::reacts_to<caf::tick_atom>>;
 
 /// The GATEWAY is where every door leads: it admits, numbers, bounds and answers every request.
 using gateway_actor = caf::typed_actor<
-  // Runs a program and answers when it ended.
-  on<run>::reply<outcome>,
-  // Starts a program and answers when it is on disk.
-  on<submit>::reply<accepted>,
-  // Serves output of a job.
-  on<read>::reply<output_slice>,
-  // Ends a job.
-  on<cancel>::reply<cancelled>,
-  // Writes to a job's standard input.
-  on<write_stdin>::reply<stdin_written>,
-  // Judges a program without running it.
-  on<validate>::reply<verdict>,
-  // Lists the jobs that are alive.
-  on<list_jobs>::reply<job_list>,
-  // Sessions and their files.
-  on<open_session>::reply<session_info>, on<close_session>::reply<session_closed>,
-  on<list_sessions>::reply<session_list>, on<get_usage>::reply<session_usage>,
-  on<put_files>::reply<files_put>, on<read_file>::reply<file_content>,
-  // Past jobs.
-  on<query_history>::reply<history_page>,
-  // The pool, the server, the reference.
-  on<get_pool>::reply<pool_info>, on<get_health>::reply<health_info>,
-  on<describe>::reply<description>,
-  // Takes nothing new; answers when every job ended, by itself within the grace time or by force.
-  on<drain>::reply<drained>,
-  // The grace time is over.
-  caf::reacts_to<caf::timeout_atom>>;
+    // Runs a program and answers when it ended.
+    on<run>::reply<outcome>,
+    // Starts a program and answers when it is on disk.
+    on<submit>::reply<accepted>,
+    // Serves output of a job.
+    on<read>::reply<output_slice>,
+    // Ends a job.
+    on<cancel>::reply<cancelled>,
+    // Writes to a job's standard input.
+    on<write_stdin>::reply<stdin_written>,
+    // Judges a program without running it.
+    on<validate>::reply<verdict>,
+    // Lists the jobs that are alive.
+    on<list_jobs>::reply<job_list>,
+    // Sessions and their files.
+    on<open_session>::reply<session_info>, on<close_session>::reply<session_closed>,
+    on<list_sessions>::reply<session_list>, on<get_usage>::reply<session_usage>,
+    on<put_files>::reply<files_put>, on<read_file>::reply<file_content>,
+    // Past jobs.
+    on<query_history>::reply<history_page>,
+    // The pool, the server, the reference.
+    on<get_pool>::reply<pool_info>, on<get_health>::reply<health_info>,
+    on<describe>::reply<description>,
+    // Takes nothing new; answers when every job ended, by itself within the grace time or by force.
+    on<drain>::reply<drained>,
+    // The grace time is over.
+    caf::reacts_to<caf::timeout_atom>>;
 
 } // namespace berth
 

@@ -27,7 +27,8 @@ public:
   void on_failure(time_point now) {
     failures_.push_back(now);
     forget(now);
-    auto pause = std::chrono::duration_cast<duration>(limits::restart_delay_min) * (1u << std::min(in_a_row_, 10u));
+    auto pause = std::chrono::duration_cast<duration>(limits::restart_delay_min)
+                 * (1u << std::min(in_a_row_, 10u));
     not_before_ = now + std::min<duration>(pause, limits::restart_delay_max);
     ++in_a_row_;
     if (failures_.size() > failures_max_)

@@ -27,29 +27,27 @@ enum class wake : std::uint8_t { start, warm, deadline, force, request };
 /// What a SLOT hears beside what others may say to it: its machine and its own clock. Every message
 /// of a machine carries the machine's number, so that a late word of an old one is not taken for
 /// the new one's.
-using slot_self
-  = slot_actor::extend<caf::reacts_to<std::uint64_t, guest::hello>,
-                       caf::reacts_to<std::uint64_t, guest::warmed>,
-                       caf::reacts_to<std::uint64_t, guest::job_started>,
-                       caf::reacts_to<std::uint64_t, guest::output>,
-                       caf::reacts_to<std::uint64_t, guest::stdin_taken>,
-                       caf::reacts_to<std::uint64_t, guest::binary>,
-                       caf::reacts_to<std::uint64_t, guest::job_ended>,
-                       caf::reacts_to<std::uint64_t, guest::job_refused>,
-                       caf::reacts_to<std::uint64_t, guest::file_put>,
-                       caf::reacts_to<std::uint64_t, guest::file_data>,
-                       caf::reacts_to<std::uint64_t, guest::pong>,
-                       // The machine is lost: why, and whether memory ran out.
-                       caf::reacts_to<std::uint64_t, std::string, bool>,
-                       // Nothing of the machine exists any more.
-                       caf::reacts_to<std::uint64_t>,
-                       // A wake-up: what for, which machine, which job or request.
-                       caf::reacts_to<timeout_atom, std::uint8_t, std::uint64_t, std::uint32_t>>;
+using slot_self = slot_actor::extend<
+    caf::reacts_to<std::uint64_t, guest::hello>, caf::reacts_to<std::uint64_t, guest::warmed>,
+    caf::reacts_to<std::uint64_t, guest::job_started>, caf::reacts_to<std::uint64_t, guest::output>,
+    caf::reacts_to<std::uint64_t, guest::stdin_taken>, caf::reacts_to<std::uint64_t, guest::binary>,
+    caf::reacts_to<std::uint64_t, guest::job_ended>,
+    caf::reacts_to<std::uint64_t, guest::job_refused>,
+    caf::reacts_to<std::uint64_t, guest::file_put>, caf::reacts_to<std::uint64_t, guest::file_data>,
+    caf::reacts_to<std::uint64_t, guest::pong>,
+    // The machine is lost: why, and whether memory ran out.
+    caf::reacts_to<std::uint64_t, std::string, bool>,
+    // Nothing of the machine exists any more.
+    caf::reacts_to<std::uint64_t>,
+    // A wake-up: what for, which machine, which job or request.
+    caf::reacts_to<timeout_atom, std::uint8_t, std::uint64_t, std::uint32_t>>;
 
 /// Hands what a machine says to its slot. Lives on the reactor's thread.
 class forwarder : public machines::machine_listener {
 public:
-  forwarder(slot_self slot, std::uint64_t machine) : slot_(std::move(slot)), machine_(machine) {}
+  forwarder(slot_self slot, std::uint64_t machine)
+    : slot_(std::move(slot))
+    , machine_(machine) {}
 
   void on_frame(guest::from_guest frame) override {
     std::visit([this](auto& message) { caf::anon_send(slot_, machine_, std::move(message)); },
@@ -84,10 +82,10 @@ private:
   struct file_request {
     caf::typed_response_promise<files_put> put;    // whoever placed files waits here
     caf::typed_response_promise<file_content> get; // whoever reads a file waits here
-    std::uint32_t count = 0;       // files to place; 0: a file is read
-    std::vector<placed_file> files; // what is placed, sent chunk by chunk
+    std::uint32_t count = 0;                       // files to place; 0: a file is read
+    std::vector<placed_file> files;                // what is placed, sent chunk by chunk
     std::string cwd;
-    std::size_t file = 0;             // the file and the offset to send next
+    std::size_t file = 0; // the file and the offset to send next
     std::size_t file_offset = 0;
     std::uint32_t unacknowledged = 0; // chunks under way
     std::string path;
@@ -162,35 +160,68 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
   // A word of a machine that is no longer this slot's is dropped.
   auto mine = [this](std::uint64_t machine) { return machine == machine_number_ && machine_; };
   return {
-    [this](const fill_slot& x) { on_fill(x); },
-    [this](const empty_slot&) { on_empty(); },
-    [this](const limit_slot& x) { on_limit(x); },
-    [this](const run_job& x) { return on_run(x); },
-    [this](const stop_job& x) { on_stop(x); },
-    [this](const write_stdin& x) { return on_write_stdin(x); },
-    [this](const put_files& x) { return on_put_files(x); },
-    [this](const read_file& x) { return on_read_file(x); },
-    [this](const get_usage&) { return on_usage(); },
-    [this, mine](std::uint64_t m, const guest::hello& x) { if (mine(m)) on_hello(x); },
-    [this, mine](std::uint64_t m, const guest::warmed& x) { if (mine(m)) on_warmed(x); },
-    [this, mine](std::uint64_t m, const guest::job_started& x) { if (mine(m)) on_started(x); },
-    [this, mine](std::uint64_t m, guest::output& x) { if (mine(m)) on_output(x); },
-    [this, mine](std::uint64_t m, const guest::stdin_taken& x) { if (mine(m)) on_stdin_taken(x); },
-    [this, mine](std::uint64_t m, guest::binary& x) { if (mine(m)) on_binary(x); },
-    [this, mine](std::uint64_t m, const guest::job_ended& x) { if (mine(m)) on_ended(x); },
-    [this, mine](std::uint64_t m, const guest::job_refused& x) { if (mine(m)) on_refused(x); },
-    [this, mine](std::uint64_t m, const guest::file_put& x) { if (mine(m)) on_file_put(x); },
-    [this, mine](std::uint64_t m, guest::file_data& x) { if (mine(m)) on_file_data(x); },
-    [](std::uint64_t, const guest::pong&) {},
-    [this, mine](std::uint64_t m, const std::string& why, bool oom) {
-      if (mine(m))
-        on_lost(why, oom);
-    },
-    [this, mine](std::uint64_t m) { if (mine(m)) on_gone(); },
-    [this, mine](timeout_atom, std::uint8_t what, std::uint64_t m, std::uint32_t number) {
-      if (mine(m))
-        on_wake(static_cast<wake>(what), number);
-    },
+      [this](const fill_slot& x) { on_fill(x); },
+      [this](const empty_slot&) { on_empty(); },
+      [this](const limit_slot& x) { on_limit(x); },
+      [this](const run_job& x) { return on_run(x); },
+      [this](const stop_job& x) { on_stop(x); },
+      [this](const write_stdin& x) { return on_write_stdin(x); },
+      [this](const put_files& x) { return on_put_files(x); },
+      [this](const read_file& x) { return on_read_file(x); },
+      [this](const get_usage&) { return on_usage(); },
+      [this, mine](std::uint64_t m, const guest::hello& x) {
+        if (mine(m))
+          on_hello(x);
+      },
+      [this, mine](std::uint64_t m, const guest::warmed& x) {
+        if (mine(m))
+          on_warmed(x);
+      },
+      [this, mine](std::uint64_t m, const guest::job_started& x) {
+        if (mine(m))
+          on_started(x);
+      },
+      [this, mine](std::uint64_t m, guest::output& x) {
+        if (mine(m))
+          on_output(x);
+      },
+      [this, mine](std::uint64_t m, const guest::stdin_taken& x) {
+        if (mine(m))
+          on_stdin_taken(x);
+      },
+      [this, mine](std::uint64_t m, guest::binary& x) {
+        if (mine(m))
+          on_binary(x);
+      },
+      [this, mine](std::uint64_t m, const guest::job_ended& x) {
+        if (mine(m))
+          on_ended(x);
+      },
+      [this, mine](std::uint64_t m, const guest::job_refused& x) {
+        if (mine(m))
+          on_refused(x);
+      },
+      [this, mine](std::uint64_t m, const guest::file_put& x) {
+        if (mine(m))
+          on_file_put(x);
+      },
+      [this, mine](std::uint64_t m, guest::file_data& x) {
+        if (mine(m))
+          on_file_data(x);
+      },
+      [](std::uint64_t, const guest::pong&) {},
+      [this, mine](std::uint64_t m, const std::string& why, bool oom) {
+        if (mine(m))
+          on_lost(why, oom);
+      },
+      [this, mine](std::uint64_t m) {
+        if (mine(m))
+          on_gone();
+      },
+      [this, mine](timeout_atom, std::uint8_t what, std::uint64_t m, std::uint32_t number) {
+        if (mine(m))
+          on_wake(static_cast<wake>(what), number);
+      },
   };
 }
 
@@ -215,8 +246,7 @@ void slot_logic::on_fill(const fill_slot& request) {
   machines::machine_spec spec{.id = request.machine, .limits = limits_, .warm = {}};
   if (!request.warm.empty())
     spec.warm.push_back(request.warm);
-  auto listener
-    = std::make_shared<forwarder>(caf::actor_cast<slot_self>(self_), machine_number_);
+  auto listener = std::make_shared<forwarder>(caf::actor_cast<slot_self>(self_), machine_number_);
   machine_ = parts_.source->start(spec, std::move(listener));
   wake_later(std::chrono::milliseconds{parts_.start_timeout_ms}, wake::start, 0);
 }
@@ -411,12 +441,11 @@ void slot_logic::on_started(const guest::job_started& message) {
     return;
   job->running = true;
   job->path = message.path;
-  self_->send(parts_.hub,
-              announce{.topic = "job." + job->order.job + ".state",
-                       .event = {.id = job->order.job,
-                                 .state = "running",
-                                 .detail = machine_id_,
-                                 .at_ms = unix_ms()}});
+  self_->send(parts_.hub, announce{.topic = "job." + job->order.job + ".state",
+                                   .event = {.id = job->order.job,
+                                             .state = "running",
+                                             .detail = machine_id_,
+                                             .at_ms = unix_ms()}});
 }
 
 void slot_logic::on_output(guest::output& message) {
@@ -440,12 +469,12 @@ void slot_logic::on_output(guest::output& message) {
     }
   };
   self_
-    ->request(parts_.hub, caf::infinite,
-              output_chunk{.job = job->order.job,
-                           .stream = message.stream,
-                           .data = std::move(message.data)})
-    .then([give_back](const output_taken&) { give_back(); },
-          [give_back](const error&) { give_back(); });
+      ->request(parts_.hub, caf::infinite,
+                output_chunk{.job = job->order.job,
+                             .stream = message.stream,
+                             .data = std::move(message.data)})
+      .then([give_back](const output_taken&) { give_back(); },
+            [give_back](const error&) { give_back(); });
 }
 
 void slot_logic::on_stdin_taken(const guest::stdin_taken& message) {
@@ -525,32 +554,32 @@ void slot_logic::finish_all(const std::string& why, bool out_of_memory) {
 
 void slot_logic::on_wake(wake what, std::uint32_t number) {
   switch (what) {
-    case wake::start:
-      if (state_ == slot_state::starting)
-        on_lost("the machine did not come up in time", false);
-      break;
-    case wake::warm:
-      if (number == 0) {
-        become_ready();
-      } else if (slot_job* job = job_of(number); job != nullptr && job->waits_for_warm) {
-        job->waits_for_warm = false;
-        start(number);
-      }
-      break;
-    case wake::deadline:
-      if (slot_job* job = job_of(number))
-        on_stop({.job = job->order.job, .reason = end_reason::timed_out});
-      break;
-    case wake::force:
-      if (slot_job* job = job_of(number); job != nullptr)
-        on_lost("the guest did not end a job in time", false);
-      break;
-    case wake::request:
-      if (auto found = requests_.find(number); found != requests_.end()) {
-        refuse(found->second, fail(ec::deadline, "the machine did not answer in time"));
-        requests_.erase(found);
-      }
-      break;
+  case wake::start:
+    if (state_ == slot_state::starting)
+      on_lost("the machine did not come up in time", false);
+    break;
+  case wake::warm:
+    if (number == 0) {
+      become_ready();
+    } else if (slot_job* job = job_of(number); job != nullptr && job->waits_for_warm) {
+      job->waits_for_warm = false;
+      start(number);
+    }
+    break;
+  case wake::deadline:
+    if (slot_job* job = job_of(number))
+      on_stop({.job = job->order.job, .reason = end_reason::timed_out});
+    break;
+  case wake::force:
+    if (slot_job* job = job_of(number); job != nullptr)
+      on_lost("the guest did not end a job in time", false);
+    break;
+  case wake::request:
+    if (auto found = requests_.find(number); found != requests_.end()) {
+      refuse(found->second, fail(ec::deadline, "the machine did not answer in time"));
+      requests_.erase(found);
+    }
+    break;
   }
 }
 
@@ -638,7 +667,7 @@ caf::result<file_content> slot_logic::on_read_file(const read_file& request) {
   auto promise = file.get;
   auto size = static_cast<std::uint32_t>(std::min(wanted, limits::file_read_bytes_max / 2));
   machine_->send(guest::get_file{
-    .request = id, .path = request.path, .offset = request.offset, .bytes_max = size});
+      .request = id, .path = request.path, .offset = request.offset, .bytes_max = size});
   wake_later(file_timeout, wake::request, id);
   return promise;
 }
@@ -686,10 +715,10 @@ void slot_logic::on_file_data(guest::file_data& message) {
     return;
   }
   file.get.deliver(file_content{.path = file.path,
-                                    .data = std::move(message.data),
-                                    .offset = file.offset,
-                                    .size = message.size,
-                                    .eof = message.eof});
+                                .data = std::move(message.data),
+                                .offset = file.offset,
+                                .size = message.size,
+                                .eof = message.eof});
 }
 
 void slot_logic::refuse(file_request& request, error why) {

@@ -26,7 +26,7 @@ std::uint64_t wall_us(const slot_job& job) {
     return 0;
   auto age = std::chrono::steady_clock::now() - job.started;
   return static_cast<std::uint64_t>(
-    std::chrono::duration_cast<std::chrono::microseconds>(age).count());
+      std::chrono::duration_cast<std::chrono::microseconds>(age).count());
 }
 
 constexpr std::uint32_t sigkill = 9;
@@ -35,12 +35,12 @@ constexpr std::uint32_t sigkill = 9;
 
 job_state state_of(end_reason reason) {
   switch (reason) {
-    case end_reason::cancelled:
-      return job_state::cancelled;
-    case end_reason::timed_out:
-      return job_state::timed_out;
-    case end_reason::interrupted:
-      return job_state::interrupted;
+  case end_reason::cancelled:
+    return job_state::cancelled;
+  case end_reason::timed_out:
+    return job_state::timed_out;
+  case end_reason::interrupted:
+    return job_state::interrupted;
   }
   return job_state::machine_lost;
 }
@@ -72,8 +72,8 @@ outcome ended_by_guest(const slot_job& job, const guest::job_ended& message,
   if (result.state == job_state::signalled || result.state == job_state::out_of_memory)
     result.signal = message.signal;
   if (result.state == job_state::timed_out)
-    result.detail = "the time limit of " + std::to_string(job.order.limits.timeout_ms)
-                    + " ms was reached";
+    result.detail =
+        "the time limit of " + std::to_string(job.order.limits.timeout_ms) + " ms was reached";
   return result;
 }
 

@@ -21,10 +21,10 @@ public:
   spool_actor::behavior_type make_behavior(std::shared_ptr<spool> files) {
     files_ = std::move(files);
     return {
-      [this](const output_chunk& x) { return on_append(x); },
-      [this](const read_spool& x) { return on_read(x); },
-      [this](const end_spool& x) { files_->end(x.job); },
-      [this](const drop_spool& x) { files_->remove(x.job); },
+        [this](const output_chunk& x) { return on_append(x); },
+        [this](const read_spool& x) { return on_read(x); },
+        [this](const end_spool& x) { files_->end(x.job); },
+        [this](const drop_spool& x) { files_->remove(x.job); },
     };
   }
 

@@ -23,10 +23,10 @@ namespace {
 /// offset `memory.size()` on.
 struct stream {
   bytes memory;
-  bool spooling = false;     // from here on everything goes to the spool, so that order holds
-  std::uint64_t taken = 0;   // bytes accepted, those on their way to the spool included
-  std::uint64_t kept = 0;    // bytes in memory and spool: what readers may have
-  std::uint64_t lost = 0;    // bytes past the job's limit
+  bool spooling = false;   // from here on everything goes to the spool, so that order holds
+  std::uint64_t taken = 0; // bytes accepted, those on their way to the spool included
+  std::uint64_t kept = 0;  // bytes in memory and spool: what readers may have
+  std::uint64_t lost = 0;  // bytes past the job's limit
 };
 
 /// A reader that waits for news.
@@ -86,12 +86,12 @@ stream_hub_actor::behavior_type hub_state::make_behavior(stream_hub_actor::point
   self_ = self;
   parts_ = std::move(parts);
   return {
-    [this](const open_stream& x) { on_open(x); },
-    [this](output_chunk& x) { return on_chunk(x); },
-    [this](close_stream& x) { return on_close(x); },
-    [this](const read& x) { return on_read(x); },
-    [this](const announce& x) { on_announce(x); },
-    [this](caf::timeout_atom, std::uint64_t ticket) { on_timeout(ticket); },
+      [this](const open_stream& x) { on_open(x); },
+      [this](output_chunk& x) { return on_chunk(x); },
+      [this](close_stream& x) { return on_close(x); },
+      [this](const read& x) { return on_read(x); },
+      [this](const announce& x) { on_announce(x); },
+      [this](caf::timeout_atom, std::uint64_t ticket) { on_timeout(ticket); },
   };
 }
 
@@ -134,21 +134,21 @@ caf::result<output_taken> hub_state::on_chunk(output_chunk& chunk) {
   std::string id = chunk.job;
   std::uint32_t which = chunk.stream == guest::stderr_stream ? 1 : 0;
   self_->request(parts_.spool, caf::infinite, std::move(chunk))
-    .then(
-      [this, id, which, size, offered, promise](const output_taken& taken) mutable {
-        if (auto place = jobs_.find(id); place != jobs_.end()) {
-          stream& grown = place->second.streams[which];
-          grown.kept += std::min(taken.bytes_taken, size);
-          grown.lost += size - std::min(taken.bytes_taken, size);
-          wake_readers(place->second);
-        }
-        promise.deliver(output_taken{.bytes_taken = offered});
-      },
-      [this, id, which, size, offered, promise](const error&) mutable {
-        if (auto place = jobs_.find(id); place != jobs_.end())
-          place->second.streams[which].lost += size;
-        promise.deliver(output_taken{.bytes_taken = offered});
-      });
+      .then(
+          [this, id, which, size, offered, promise](const output_taken& taken) mutable {
+            if (auto place = jobs_.find(id); place != jobs_.end()) {
+              stream& grown = place->second.streams[which];
+              grown.kept += std::min(taken.bytes_taken, size);
+              grown.lost += size - std::min(taken.bytes_taken, size);
+              wake_readers(place->second);
+            }
+            promise.deliver(output_taken{.bytes_taken = offered});
+          },
+          [this, id, which, size, offered, promise](const error&) mutable {
+            if (auto place = jobs_.find(id); place != jobs_.end())
+              place->second.streams[which].lost += size;
+            promise.deliver(output_taken{.bytes_taken = offered});
+          });
   return promise;
 }
 
@@ -161,44 +161,44 @@ caf::result<outcome> hub_state::on_close(close_stream& request) {
   auto result = std::make_shared<outcome>(std::move(request.ended));
   std::uint64_t wanted = parts_.config->reply_output_bytes;
   // Reading from the spool also waits for what is still being appended: it works in order.
-  fetch(id, found->second.streams[0], 0, 0, wanted, [this, id, result, promise,
-                                                     wanted](bytes out) mutable {
-    auto place = jobs_.find(id);
-    if (place == jobs_.end())
-      return;
-    result->stdout_data = std::move(out);
-    fetch(id, place->second.streams[1], 1, 0, wanted, [this, id, result, promise](
-                                                        bytes err) mutable {
-      auto job_at = jobs_.find(id);
-      if (job_at == jobs_.end())
-        return;
-      job_streams& job = job_at->second;
-      result->stderr_data = std::move(err);
-      // The guest's own count of what it did not send comes in the outcome.
-      for (std::size_t i = 0; i < 2; ++i) {
-        std::uint64_t& total = i == 0 ? result->stdout_bytes : result->stderr_bytes;
-        job.streams[i].lost += total;
-        total = job.streams[i].kept + job.streams[i].lost;
-      }
-      result->stdout_truncated = result->stdout_data.size() < result->stdout_bytes;
-      result->stderr_truncated = result->stderr_data.size() < result->stderr_bytes;
-      if (parts_.config->policy.security_settings.redact_output) {
-        bool out_redacted = redact(result->stdout_data);
-        bool err_redacted = redact(result->stderr_data);
-        result->redacted = out_redacted || err_redacted;
-      }
-      job.state = result->state;
-      job.ended = *result;
-      job.ended->stdout_data.clear();
-      job.ended->stderr_data.clear();
-      ended_.push_back(id);
-      if (std::ranges::any_of(job.streams, &stream::spooling))
-        self_->send(parts_.spool, end_spool{.job = id});
-      wake_readers(job);
-      retire_oldest();
-      promise.deliver(*result);
-    });
-  });
+  fetch(id, found->second.streams[0], 0, 0, wanted,
+        [this, id, result, promise, wanted](bytes out) mutable {
+          auto place = jobs_.find(id);
+          if (place == jobs_.end())
+            return;
+          result->stdout_data = std::move(out);
+          fetch(id, place->second.streams[1], 1, 0, wanted,
+                [this, id, result, promise](bytes err) mutable {
+                  auto job_at = jobs_.find(id);
+                  if (job_at == jobs_.end())
+                    return;
+                  job_streams& job = job_at->second;
+                  result->stderr_data = std::move(err);
+                  // The guest's own count of what it did not send comes in the outcome.
+                  for (std::size_t i = 0; i < 2; ++i) {
+                    std::uint64_t& total = i == 0 ? result->stdout_bytes : result->stderr_bytes;
+                    job.streams[i].lost += total;
+                    total = job.streams[i].kept + job.streams[i].lost;
+                  }
+                  result->stdout_truncated = result->stdout_data.size() < result->stdout_bytes;
+                  result->stderr_truncated = result->stderr_data.size() < result->stderr_bytes;
+                  if (parts_.config->policy.security_settings.redact_output) {
+                    bool out_redacted = redact(result->stdout_data);
+                    bool err_redacted = redact(result->stderr_data);
+                    result->redacted = out_redacted || err_redacted;
+                  }
+                  job.state = result->state;
+                  job.ended = *result;
+                  job.ended->stdout_data.clear();
+                  job.ended->stderr_data.clear();
+                  ended_.push_back(id);
+                  if (std::ranges::any_of(job.streams, &stream::spooling))
+                    self_->send(parts_.spool, end_spool{.job = id});
+                  wake_readers(job);
+                  retire_oldest();
+                  promise.deliver(*result);
+                });
+        });
   return promise;
 }
 
@@ -232,8 +232,8 @@ void hub_state::fill_from_spool(const std::string& job, std::uint32_t which, std
                      .offset = offset,
                      .bytes_max = size};
   self_->request(parts_.spool, caf::infinite, std::move(request))
-    .then([done](spooled& answer) { done(std::move(answer.data)); },
-          [done](const error&) { done({}); });
+      .then([done](spooled& answer) { done(std::move(answer.data)); },
+            [done](const error&) { done({}); });
 }
 
 bool hub_state::has_news(const job_streams& job, const read& request) const {
@@ -244,17 +244,17 @@ bool hub_state::has_news(const job_streams& job, const read& request) const {
 caf::result<output_slice> hub_state::on_read(const read& request) {
   auto found = jobs_.find(request.job);
   if (found == jobs_.end())
-    return fail(ec::not_found, "job: no output of job " + request.job
-                                 + " is held; `history` may have it");
+    return fail(ec::not_found,
+                "job: no output of job " + request.job + " is held; `history` may have it");
   job_streams& job = found->second;
   if (request.stdout_offset > job.streams[0].kept)
     return fail(ec::malformed, "stdout_offset: " + std::to_string(request.stdout_offset)
-                                 + " is beyond the " + std::to_string(job.streams[0].kept)
-                                 + " bytes written");
+                                   + " is beyond the " + std::to_string(job.streams[0].kept)
+                                   + " bytes written");
   if (request.stderr_offset > job.streams[1].kept)
     return fail(ec::malformed, "stderr_offset: " + std::to_string(request.stderr_offset)
-                                 + " is beyond the " + std::to_string(job.streams[1].kept)
-                                 + " bytes written");
+                                   + " is beyond the " + std::to_string(job.streams[1].kept)
+                                   + " bytes written");
   auto promise = self_->make_response_promise<output_slice>();
   if (request.wait_ms == 0 || has_news(job, request)) {
     answer(job, request, promise);
@@ -374,8 +374,8 @@ void hub_state::retire_oldest() {
   }
 }
 
-stream_hub_actor::behavior_type
-stream_hub(stream_hub_actor::stateful_pointer<hub_state> self, stream_hub_parts parts) {
+stream_hub_actor::behavior_type stream_hub(stream_hub_actor::stateful_pointer<hub_state> self,
+                                           stream_hub_parts parts) {
   return state_of(self).make_behavior(self, std::move(parts));
 }
 

@@ -42,10 +42,10 @@ struct slot_record {
   slot_state state = slot_state::empty;
   std::string machine;
   std::string warm;
-  std::string session;      // the session that holds it
-  std::uint32_t jobs = 0;   // jobs that run in it
-  bool one_shot = false;    // leased for one job
-  job_limits limits;        // the machine's own
+  std::string session;    // the session that holds it
+  std::uint32_t jobs = 0; // jobs that run in it
+  bool one_shot = false;  // leased for one job
+  job_limits limits;      // the machine's own
 };
 
 /// A session as the SUPERVISOR knows it.
@@ -154,22 +154,22 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
   slots_.resize(pool.slots_max);
   self->send(self, caf::tick_atom_v);
   return {
-    [this](const place_job& x) { return on_place(x); },
-    [this](const stop_job& x) { return on_stop(x); },
-    [this](const list_jobs& x) { return on_list_jobs(x); },
-    [this](const find_session& x) { return on_find(x); },
-    [this](const open_session& x) { return on_open(x); },
-    [this](const close_session& x) { return on_close(x); },
-    [this](const list_sessions& x) { return on_list(x); },
-    [this](const write_stdin& x) { return on_write_stdin(x); },
-    [this](const put_files& x) { return on_put_files(x); },
-    [this](const read_file& x) { return on_read_file(x); },
-    [this](const get_usage& x) { return on_usage(x); },
-    [this](const get_pool&) { return on_pool(); },
-    [this](const slot_changed& x) { on_slot_changed(x); },
-    [this](keep_binary& x) { binaries_.keep(x.language, x.code, std::move(x.data)); },
-    [this](const drain&) { return on_drain(); },
-    [this](caf::tick_atom) { on_tick(); },
+      [this](const place_job& x) { return on_place(x); },
+      [this](const stop_job& x) { return on_stop(x); },
+      [this](const list_jobs& x) { return on_list_jobs(x); },
+      [this](const find_session& x) { return on_find(x); },
+      [this](const open_session& x) { return on_open(x); },
+      [this](const close_session& x) { return on_close(x); },
+      [this](const list_sessions& x) { return on_list(x); },
+      [this](const write_stdin& x) { return on_write_stdin(x); },
+      [this](const put_files& x) { return on_put_files(x); },
+      [this](const read_file& x) { return on_read_file(x); },
+      [this](const get_usage& x) { return on_usage(x); },
+      [this](const get_pool&) { return on_pool(); },
+      [this](const slot_changed& x) { on_slot_changed(x); },
+      [this](keep_binary& x) { binaries_.keep(x.language, x.code, std::move(x.data)); },
+      [this](const drain&) { return on_drain(); },
+      [this](caf::tick_atom) { on_tick(); },
   };
 }
 
@@ -258,14 +258,14 @@ void supervisor_state::run_in(std::uint32_t slot, const std::string& id, bool ex
       message.want_binary = exclusive && wanted.files.empty() && wanted.env.empty();
   }
   self_->request(place.actor, caf::infinite, std::move(message))
-    .then([this, id](outcome& result) { on_job_done(id, std::move(result)); },
-          [this, id](const error& why) {
-            outcome lost;
-            lost.job = id;
-            lost.state = job_state::machine_lost;
-            lost.detail = describe_error(why);
-            on_job_done(id, std::move(lost));
-          });
+      .then([this, id](outcome& result) { on_job_done(id, std::move(result)); },
+            [this, id](const error& why) {
+              outcome lost;
+              lost.job = id;
+              lost.state = job_state::machine_lost;
+              lost.detail = describe_error(why);
+              on_job_done(id, std::move(lost));
+            });
 }
 
 void supervisor_state::on_job_done(const std::string& id, outcome result) {
@@ -368,12 +368,12 @@ bool supervisor_state::start_machine(const std::string& machine, const std::stri
     return false;
   slot_record& slot = slots_[*place];
   if (!slot.actor)
-    slot.actor = spawn_slot(self_->system(),
-                            {.number = *place,
-                             .source = parts_.source,
-                             .supervisor = caf::actor_cast<supervisor_actor>(self_),
-                             .hub = parts_.hub,
-                             .start_timeout_ms = parts_.config->pool.start_timeout_ms});
+    slot.actor =
+        spawn_slot(self_->system(), {.number = *place,
+                                     .source = parts_.source,
+                                     .supervisor = caf::actor_cast<supervisor_actor>(self_),
+                                     .hub = parts_.hub,
+                                     .start_timeout_ms = parts_.config->pool.start_timeout_ms});
   slot.state = slot_state::starting;
   slot.machine = machine;
   slot.warm = warm;
@@ -423,7 +423,7 @@ void supervisor_state::refill(bool hurry) {
   if (is_draining_ || !restarts_.may_start(now()))
     return;
   auto room = static_cast<std::uint32_t>(std::ranges::count_if(
-    slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
+      slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
   for (const auto& flavour : plan_.to_start(stocks(), room, hurry))
     start_machine("vm-" + new_hex_id(), flavour, machine_limits(*parts_.config));
 }
@@ -433,56 +433,56 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
   if (slot.machine != message.machine)
     return;
   switch (message.state) {
-    case slot_state::idle:
-      slot.state = slot_state::idle;
-      restarts_.on_success();
-      publish("vm." + slot.machine, slot.machine, "idle");
-      if (session_record* session = find_by(slot.session))
-        seat(*session);
-      else
-        serve_waiting();
-      break;
-    case slot_state::ending: {
-      // Lost. Before it served anybody that is a failure of the host, not of a job.
-      if (slot.state == slot_state::starting || slot.state == slot_state::idle) {
-        restarts_.on_failure(now());
-        log::error("supervisor", "a machine failed before it served",
-                   {{"machine", slot.machine}, {"why", message.detail}});
-      }
-      ++totals_.lost_total;
-      slot.state = slot_state::ending;
-      publish("vm." + slot.machine, slot.machine, "lost", message.detail);
-      if (session_record* session = find_by(slot.session)) {
-        session->info.state = session_state::lost;
-        publish("session." + session->info.session, session->info.session, "lost", message.detail);
-      }
-      break;
-    }
-    case slot_state::empty: {
-      std::string held_by = slot.session;
-      publish("vm." + slot.machine, slot.machine, "gone");
-      slot.state = slot_state::empty;
-      slot.machine.clear();
-      slot.session.clear();
-      slot.one_shot = false;
-      for (auto& [id, session] : sessions_)
-        if (session.slot == message.slot) {
-          session.slot.reset();
-          held_by = id;
-          break;
-        }
-      if (auto found = sessions_.find(held_by); found != sessions_.end()) {
-        if (found->second.closed)
-          end_close(held_by);
-        else
-          seat(found->second);
-      }
+  case slot_state::idle:
+    slot.state = slot_state::idle;
+    restarts_.on_success();
+    publish("vm." + slot.machine, slot.machine, "idle");
+    if (session_record* session = find_by(slot.session))
+      seat(*session);
+    else
       serve_waiting();
-      refill(true);
-      break;
+    break;
+  case slot_state::ending: {
+    // Lost. Before it served anybody that is a failure of the host, not of a job.
+    if (slot.state == slot_state::starting || slot.state == slot_state::idle) {
+      restarts_.on_failure(now());
+      log::error("supervisor", "a machine failed before it served",
+                 {{"machine", slot.machine}, {"why", message.detail}});
     }
-    default:
-      break;
+    ++totals_.lost_total;
+    slot.state = slot_state::ending;
+    publish("vm." + slot.machine, slot.machine, "lost", message.detail);
+    if (session_record* session = find_by(slot.session)) {
+      session->info.state = session_state::lost;
+      publish("session." + session->info.session, session->info.session, "lost", message.detail);
+    }
+    break;
+  }
+  case slot_state::empty: {
+    std::string held_by = slot.session;
+    publish("vm." + slot.machine, slot.machine, "gone");
+    slot.state = slot_state::empty;
+    slot.machine.clear();
+    slot.session.clear();
+    slot.one_shot = false;
+    for (auto& [id, session] : sessions_)
+      if (session.slot == message.slot) {
+        session.slot.reset();
+        held_by = id;
+        break;
+      }
+    if (auto found = sessions_.find(held_by); found != sessions_.end()) {
+      if (found->second.closed)
+        end_close(held_by);
+      else
+        seat(found->second);
+    }
+    serve_waiting();
+    refill(true);
+    break;
+  }
+  default:
+    break;
   }
   if (is_draining_)
     on_tick();
@@ -507,16 +507,16 @@ error supervisor_state::admit_session(const open_session& request, const std::st
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains");
   if (sessions_.size() >= limits::sessions_max || sessions_.size() >= slots_.size())
-    return caf::make_error(ec::no_capacity, "all " + std::to_string(slots_.size())
-                                              + " machines are held by sessions",
-                           static_cast<std::uint32_t>(limits::retry_after.count()));
+    return caf::make_error(
+        ec::no_capacity, "all " + std::to_string(slots_.size()) + " machines are held by sessions",
+        static_cast<std::uint32_t>(limits::retry_after.count()));
   if (!request.kind.empty() && request.kind != parts_.source->kind())
     return fail(ec::isolation_unavailable, "kind: " + request.kind
-                                             + " machines are not served here, "
-                                             + std::string{parts_.source->kind()} + " ones are");
+                                               + " machines are not served here, "
+                                               + std::string{parts_.source->kind()} + " ones are");
   if (title.size() > limits::name_bytes_max || title.find('\0') != std::string::npos)
-    return fail(ec::malformed, "name: must have at most "
-                                 + std::to_string(limits::name_bytes_max) + " bytes and no NUL");
+    return fail(ec::malformed, "name: must have at most " + std::to_string(limits::name_bytes_max)
+                                   + " bytes and no NUL");
   if (!title.empty() && by_name_.contains(title))
     return fail(ec::already_exists, "name: " + title + " is in use");
   return {};
@@ -606,9 +606,9 @@ void supervisor_state::run_queue(session_record& session) {
     session.queue.pop_front();
     run_in(*session.slot, id, false);
   }
-  session.info.state = !up                 ? session.info.state
-                       : slot.jobs > 0     ? session_state::busy
-                                           : session_state::ready;
+  session.info.state = !up             ? session.info.state
+                       : slot.jobs > 0 ? session_state::busy
+                                       : session_state::ready;
 }
 
 caf::result<session_info> supervisor_state::on_find(const find_session& request) {
@@ -622,7 +622,7 @@ caf::result<session_info> supervisor_state::on_find(const find_session& request)
     return sessions_.at(found->second).info;
   if (!parts_.config->policy.auto_provision)
     return fail(ec::not_found, "agent_id: agent " + request.agent_id
-                                 + " has no session, and auto_provision is off");
+                                   + " has no session, and auto_provision is off");
   open_session open;
   open.agent_id = request.agent_id;
   open.vm_type = request.vm_type;
@@ -717,13 +717,13 @@ caf::result<Reply> supervisor_state::delegate_to(const std::string& any, const R
   auto promise = self_->make_response_promise<Reply>();
   std::string id = session->info.session;
   self_->request(slots_[*session->slot].actor, caf::infinite, request)
-    .then(
-      [promise, id](Reply& reply) mutable {
-        if constexpr (std::is_same_v<Reply, session_usage>)
-          reply.session = id;
-        promise.deliver(std::move(reply));
-      },
-      [promise](error& why) mutable { promise.deliver(std::move(why)); });
+      .then(
+          [promise, id](Reply& reply) mutable {
+            if constexpr (std::is_same_v<Reply, session_usage>)
+              reply.session = id;
+            promise.deliver(std::move(reply));
+          },
+          [promise](error& why) mutable { promise.deliver(std::move(why)); });
   return promise;
 }
 
@@ -747,8 +747,8 @@ caf::result<stdin_written> supervisor_state::on_write_stdin(const write_stdin& r
     return fail(ec::conflict, "job: " + request.job + " has not started yet");
   auto promise = self_->make_response_promise<stdin_written>();
   self_->request(slots_[*found->second.slot].actor, caf::infinite, request)
-    .then([promise](stdin_written& reply) mutable { promise.deliver(std::move(reply)); },
-          [promise](error& why) mutable { promise.deliver(std::move(why)); });
+      .then([promise](stdin_written& reply) mutable { promise.deliver(std::move(reply)); },
+            [promise](error& why) mutable { promise.deliver(std::move(why)); });
   return promise;
 }
 
@@ -785,7 +785,7 @@ void supervisor_state::on_tick() {
       if (slots_[i].state != slot_state::empty)
         release(i);
     bool left = std::ranges::any_of(
-      slots_, [](const slot_record& slot) { return slot.state != slot_state::empty; });
+        slots_, [](const slot_record& slot) { return slot.state != slot_state::empty; });
     if (!left && draining_.pending()) {
       for (auto& slot : slots_)
         if (slot.actor)
@@ -802,7 +802,7 @@ void supervisor_state::on_tick() {
   for (const auto& id : late)
     end_unplaced(id, job_state::machine_lost,
                  restarts_.breaker_open(time) ? "machines fail to start; see `berth doctor`"
-                                             : "no machine came free in time");
+                                              : "no machine came free in time");
   std::vector<std::string> idle;
   std::chrono::milliseconds idle_time{parts_.config->pool.session_idle_ms};
   for (auto& [id, session] : sessions_) {

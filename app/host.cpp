@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/host.hpp"
 
-#include <fcntl.h>
-#include <grp.h>
 #include <linux/capability.h>
 #include <nlohmann/json.hpp>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <grp.h>
 #include <sstream>
+#include <unistd.h>
 
 namespace berth {
 
@@ -123,7 +123,8 @@ error prepare_directories(const settings& values) {
 error drop_privileges(const settings& values) {
   if (is_root() && values.server_uid != 0) {
     uid_t uid = values.server_uid;
-    if (setgroups(0, nullptr) != 0 || setresgid(uid, uid, uid) != 0 || setresuid(uid, uid, uid) != 0)
+    if (setgroups(0, nullptr) != 0 || setresgid(uid, uid, uid) != 0
+        || setresuid(uid, uid, uid) != 0)
       return broken("cannot become user", std::to_string(uid));
     if (setresuid(0, 0, 0) == 0)
       return fail(ec::internal, "root's rights are still there after they were given up");

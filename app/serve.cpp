@@ -84,8 +84,8 @@ error start_spawner_for(const settings& values, machine_room& room) {
     return {};
   if (values.kind == "qemu" || values.kind == "firecracker")
     return fail(ec::isolation_unavailable, "kind: " + values.kind
-                                             + " machines are not part of this version; the "
-                                               "strongest that works here is namespace");
+                                               + " machines are not part of this version; the "
+                                                 "strongest that works here is namespace");
   machines::swept swept = machines::sweep(spawner_dir(values));
   if (swept.instances > 0)
     log::info("serve", "swept what dead servers left", {{"found", swept.text()}});
@@ -101,8 +101,8 @@ void open_room(const settings& values, machine_room& room) {
   if (values.kind == "instant")
     room.source = std::make_unique<machines::instant_source>(*room.loop);
   else
-    room.source = std::make_unique<machines::namespace_source>(
-      namespace_settings_of(values), std::move(room.spawner), *room.loop);
+    room.source = std::make_unique<machines::namespace_source>(namespace_settings_of(values),
+                                                               std::move(room.spawner), *room.loop);
 }
 
 /// All actors, made in the order in which they need each other.
@@ -132,8 +132,7 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   all.hub = spawn_stream_hub(system, {.config = values, .sink = std::move(sink), .spool = *spool});
   all.validator = spawn_validator(system, *values);
   all.supervisor = spawn_supervisor(
-    system,
-    {.config = values, .source = &source, .hub = all.hub, .history = all.history});
+      system, {.config = values, .source = &source, .hub = all.hub, .history = all.history});
   all.gateway = spawn_gateway(system, {.config = values,
                                        .supervisor = all.supervisor,
                                        .validator = all.validator,
@@ -159,20 +158,20 @@ void drain_all(caf::actor_system& system, const settings& values, const cast& al
   log::info("serve", "drains", {{"grace_ms", std::to_string(values.drain_grace_ms)}});
   std::chrono::milliseconds limit{values.drain_grace_ms};
   self->request(all.gateway, limit + machines_gone_within, drain{.grace_ms = values.drain_grace_ms})
-    .receive(
-      [](const drained& done) {
-        log::info("serve", "all jobs ended",
-                  {{"by_themselves", std::to_string(done.ended)},
-                   {"interrupted", std::to_string(done.interrupted)}});
-      },
-      [](const error& why) {
-        log::error("serve", "jobs did not end", {{"why", describe_error(why)}});
-      });
+      .receive(
+          [](const drained& done) {
+            log::info("serve", "all jobs ended",
+                      {{"by_themselves", std::to_string(done.ended)},
+                       {"interrupted", std::to_string(done.interrupted)}});
+          },
+          [](const error& why) {
+            log::error("serve", "jobs did not end", {{"why", describe_error(why)}});
+          });
   self->request(all.supervisor, machines_gone_within, drain{})
-    .receive([](const drained&) {},
-             [](const error& why) {
-               log::error("serve", "machines did not go", {{"why", describe_error(why)}});
-             });
+      .receive([](const drained&) {},
+               [](const error& why) {
+                 log::error("serve", "machines did not go", {{"why", describe_error(why)}});
+               });
 }
 
 void say_where(const settings& values, const zmq_bridge& zmq, const http::server& http,

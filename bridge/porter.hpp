@@ -43,12 +43,12 @@ public:
   template <class Reply, class Request, class Callback>
   void ask(Request request, Callback callback) {
     auto done = std::make_shared<Callback>(std::move(callback));
-    porter_task task{[gateway = gateway_, request = std::move(request),
-                      done](caf::event_based_actor* self) {
-      self->request(gateway, caf::infinite, request)
-        .then([done](Reply& reply) { (*done)(expected<Reply>{std::move(reply)}); },
-              [done](error& why) { (*done)(expected<Reply>{std::move(why)}); });
-    }};
+    porter_task task{
+        [gateway = gateway_, request = std::move(request), done](caf::event_based_actor* self) {
+          self->request(gateway, caf::infinite, request)
+              .then([done](Reply& reply) { (*done)(expected<Reply>{std::move(reply)}); },
+                    [done](error& why) { (*done)(expected<Reply>{std::move(why)}); });
+        }};
     caf::anon_send(actor_, std::move(task));
   }
 

@@ -87,8 +87,7 @@ public:
   virtual std::string_view kind() const = 0;
   /// Starts a machine; what becomes of it is told to the listener, which must outlive on_gone.
   virtual std::shared_ptr<machine> start(const machine_spec& spec,
-                                         std::shared_ptr<machine_listener> listener)
-    = 0;
+                                         std::shared_ptr<machine_listener> listener) = 0;
   /// What holds a machine of this kind, one line a fact, for `doctor` and `health`.
   virtual std::vector<std::string> isolation() const = 0;
 };

@@ -36,8 +36,8 @@ refusal to_refusal(const error& why) {
   }
   if (why == caf::sec::request_timeout)
     return make_refusal(ec::deadline, "the answer did not come in time");
-  return make_refusal(ec::internal, "a part of the server did not answer: "
-                                      + caf::deep_to_string(why));
+  return make_refusal(ec::internal,
+                      "a part of the server did not answer: " + caf::deep_to_string(why));
 }
 
 std::string describe_error(const error& why) {

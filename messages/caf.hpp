@@ -9,9 +9,9 @@
 #include <string>
 
 // The seam between Berth and CAF: everything that differs between CAF's releases is here.
-#include <caf/make_message.hpp> // caf/result.hpp of 0.17.6 does not include it
 #include <caf/error.hpp>
 #include <caf/expected.hpp>
+#include <caf/make_message.hpp> // caf/result.hpp of 0.17.6 does not include it
 #include <caf/meta/load_callback.hpp>
 #include <caf/meta/type_name.hpp>
 #include <caf/replies_to.hpp>
@@ -24,8 +24,8 @@ namespace berth {
 template <class Inspector, described T>
 auto inspect(Inspector& f, T& x) {
   return std::apply(
-    [&](auto... m) { return f(caf::meta::type_name(T::type_name), x.*(m.member)...); },
-    T::fields());
+      [&](auto... m) { return f(caf::meta::type_name(T::type_name), x.*(m.member)...); },
+      T::fields());
 }
 
 /// CAF's view of a value that may be absent.

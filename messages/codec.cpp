@@ -35,7 +35,8 @@ namespace {
 
 /// Counts what a tree would hold, before memory is spent on it.
 struct counting_visitor : msgpack::null_visitor {
-  explicit counting_visitor(const decode_bounds& limit) : bounds(limit) {}
+  explicit counting_visitor(const decode_bounds& limit)
+    : bounds(limit) {}
 
   bool start_array(std::uint32_t count) {
     values += count;
@@ -74,15 +75,14 @@ decoded<object_tree> object_tree::parse(std::span<const char> data, const decode
     // Fewer bytes than values allowed can only promise too many, which the parser refuses.
     if (data.size() > bounds.values && !within_values(data, bounds))
       return malformed{"", "holds more than " + std::to_string(bounds.values) + " values"};
-    msgpack::unpack_limit limit{bounds.elements,     bounds.elements, bounds.text_bytes,
-                                bounds.binary_bytes, 0,               bounds.depth};
+    msgpack::unpack_limit limit{
+        bounds.elements, bounds.elements, bounds.text_bytes, bounds.binary_bytes, 0, bounds.depth};
     std::size_t offset = 0;
-    msgpack::object_handle handle
-      = msgpack::unpack(data.data(), data.size(), offset, bounds.borrow ? refer : nullptr, nullptr,
-                        limit);
+    msgpack::object_handle handle = msgpack::unpack(
+        data.data(), data.size(), offset, bounds.borrow ? refer : nullptr, nullptr, limit);
     if (offset != data.size())
       return malformed{"", "has " + std::to_string(data.size() - offset)
-                             + " bytes after the msgpack value"};
+                               + " bytes after the msgpack value"};
     return object_tree{std::move(handle)};
   } catch (const msgpack::insufficient_bytes&) {
     return malformed{"", "ends in the middle of a msgpack value"};
@@ -106,26 +106,26 @@ namespace detail {
 
 std::string kind_of(const msgpack::object& from) {
   switch (from.type) {
-    case msgpack::type::NIL:
-      return "null";
-    case msgpack::type::BOOLEAN:
-      return "a boolean";
-    case msgpack::type::POSITIVE_INTEGER:
-    case msgpack::type::NEGATIVE_INTEGER:
-      return "a whole number";
-    case msgpack::type::FLOAT32:
-    case msgpack::type::FLOAT64:
-      return "a fraction";
-    case msgpack::type::STR:
-      return "text";
-    case msgpack::type::BIN:
-      return "bytes";
-    case msgpack::type::ARRAY:
-      return "a list";
-    case msgpack::type::MAP:
-      return "a map";
-    default:
-      return "an extension";
+  case msgpack::type::NIL:
+    return "null";
+  case msgpack::type::BOOLEAN:
+    return "a boolean";
+  case msgpack::type::POSITIVE_INTEGER:
+  case msgpack::type::NEGATIVE_INTEGER:
+    return "a whole number";
+  case msgpack::type::FLOAT32:
+  case msgpack::type::FLOAT64:
+    return "a fraction";
+  case msgpack::type::STR:
+    return "text";
+  case msgpack::type::BIN:
+    return "bytes";
+  case msgpack::type::ARRAY:
+    return "a list";
+  case msgpack::type::MAP:
+    return "a map";
+  default:
+    return "an extension";
   }
 }
 

@@ -12,7 +12,8 @@
 #include <string>
 #include <string_view>
 
-/// msgpack, both ways, from the description of a message. Nothing else in the project calls msgpack.
+/// msgpack, both ways, from the description of a message. Nothing else in the project calls
+/// msgpack.
 namespace berth {
 
 /// Why bytes are not the message they should be. `field` is the path of the member, for example
@@ -28,8 +29,10 @@ struct malformed {
 template <class T>
 class [[nodiscard]] decoded {
 public:
-  decoded(T value) : value_(std::move(value)) {}
-  decoded(malformed why) : why_(std::move(why)) {}
+  decoded(T value)
+    : value_(std::move(value)) {}
+  decoded(malformed why)
+    : why_(std::move(why)) {}
 
   explicit operator bool() const { return value_.has_value(); }
   T& operator*() { return *value_; }
@@ -66,7 +69,8 @@ public:
   const msgpack::object& root() const { return handle_.get(); }
 
 private:
-  explicit object_tree(msgpack::object_handle handle) : handle_(std::move(handle)) {}
+  explicit object_tree(msgpack::object_handle handle)
+    : handle_(std::move(handle)) {}
   msgpack::object_handle handle_;
 };
 
@@ -80,13 +84,13 @@ void write(packer& out, const T& value);
 template <class T>
 void write_members(packer& out, const T& value) {
   std::apply(
-    [&](const auto&... f) {
-      (...,
-       (out.pack_str(static_cast<std::uint32_t>(std::string_view{f.name}.size())),
-        out.pack_str_body(f.name, static_cast<std::uint32_t>(std::string_view{f.name}.size())),
-        write(out, value.*(f.member))));
-    },
-    T::fields());
+      [&](const auto&... f) {
+        (...,
+         (out.pack_str(static_cast<std::uint32_t>(std::string_view{f.name}.size())),
+          out.pack_str_body(f.name, static_cast<std::uint32_t>(std::string_view{f.name}.size())),
+          write(out, value.*(f.member))));
+      },
+      T::fields());
 }
 
 template <class T>
@@ -134,8 +138,7 @@ bool read(const msgpack::object& from, T& to, malformed& why);
 /// Puts the name of the enclosing member before the path of what failed inside it.
 inline bool within(std::string_view name, malformed& why) {
   bool index = !why.field.empty() && why.field.front() == '[';
-  why.field
-    = std::string{name} + (why.field.empty() || index ? why.field : "." + why.field);
+  why.field = std::string{name} + (why.field.empty() || index ? why.field : "." + why.field);
   return false;
 }
 

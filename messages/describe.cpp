@@ -48,8 +48,10 @@ template <class Operation>
 void add_operation(description& all, const Operation& op) {
   using request = typename Operation::request;
   using reply = typename Operation::reply;
-  all.operations.push_back(
-    {.op = op.op, .meaning = op.meaning, .request = request::type_name, .reply = reply::type_name});
+  all.operations.push_back({.op = op.op,
+                            .meaning = op.meaning,
+                            .request = request::type_name,
+                            .reply = reply::type_name});
   add_type<request>(all.types);
   add_type<reply>(all.types);
 }

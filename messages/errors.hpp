@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/fields.hpp"
+
 #include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 
-#include "messages/fields.hpp"
-
 namespace berth {
 
-/// Why a request was not served. The numbers are on the wire: never change one, never use one again.
+/// Why a request was not served. The numbers are on the wire: never change one, never use one
+/// again.
 enum class ec : std::uint8_t {
   /// No error; never sent.
   none = 0,
@@ -48,10 +49,10 @@ enum class ec : std::uint8_t {
 };
 
 inline constexpr std::array<std::string_view, 16> ec_names{
-  "none",         "malformed",     "unsupported",           "unauthorized",
-  "not_found",    "already_exists", "no_capacity",          "rejected",
-  "too_large",    "conflict",      "deadline",              "machine_failed",
-  "store_failed", "shutting_down", "isolation_unavailable", "internal"};
+    "none",           "malformed",      "unsupported",  "unauthorized",  "not_found",
+    "already_exists", "no_capacity",    "rejected",     "too_large",     "conflict",
+    "deadline",       "machine_failed", "store_failed", "shutting_down", "isolation_unavailable",
+    "internal"};
 
 static_assert(ec_names.size() == static_cast<std::size_t>(ec::internal) + 1);
 
@@ -73,11 +74,11 @@ struct refusal {
 
   static constexpr const char* type_name = "refusal";
   static constexpr auto fields() {
-    return std::tuple{
-      field("code", &refusal::code, "Number of the error; frozen."),
-      field("name", &refusal::name, "Name of the error; frozen."),
-      field("detail", &refusal::detail, "What was wrong, for a human; names the member at fault."),
-      opt("retry_after_ms", &refusal::retry_after_ms, "When a retry may succeed.")};
+    return std::tuple{field("code", &refusal::code, "Number of the error; frozen."),
+                      field("name", &refusal::name, "Name of the error; frozen."),
+                      field("detail", &refusal::detail,
+                            "What was wrong, for a human; names the member at fault."),
+                      opt("retry_after_ms", &refusal::retry_after_ms, "When a retry may succeed.")};
   }
   bool operator==(const refusal&) const = default;
 };

@@ -61,8 +61,8 @@ concept described = requires {
   T::fields();
 };
 
-/// An enumeration that travels as text. `enum_names(E{})` lists the texts in the order of the values,
-/// which start at 0 and have no gaps.
+/// An enumeration that travels as text. `enum_names(E{})` lists the texts in the order of the
+/// values, which start at 0 and have no gaps.
 template <class T>
 concept named_enum = std::is_enum_v<T> && requires(T x) {
   { enum_names(x) } -> std::convertible_to<std::span<const std::string_view>>;

@@ -6,9 +6,9 @@
 
 #include <variant>
 
-/// What server and guest say to each other: a 4-byte little-endian length and one tagged msgpack map
-/// a frame. The guest runs hostile code beside it and is believed nothing: every frame is bounded
-/// and checked, and an exit status it reports concerns its own machine only.
+/// What server and guest say to each other: a 4-byte little-endian length and one tagged msgpack
+/// map a frame. The guest runs hostile code beside it and is believed nothing: every frame is
+/// bounded and checked, and an exit status it reports concerns its own machine only.
 namespace berth::guest {
 
 /// Version of this protocol; a guest with another one is refused.
@@ -37,16 +37,21 @@ struct start_job {
   static constexpr const char* type_name = "start_job";
   static constexpr auto fields() {
     return std::tuple{
-      field("job", &start_job::job, "Number of the job in this machine."),
-      field("language", &start_job::language, "Canonical name."),
-      field("code", &start_job::code, "Program text."),
-      opt("args", &start_job::args), opt("env", &start_job::env), opt("cwd", &start_job::cwd),
-      opt("stdin_open", &start_job::stdin_open, "Whether stdin_data will follow; else it is empty."),
-      field("output_bytes", &start_job::output_bytes, "Bytes forwarded per stream; more is counted."),
-      opt("exclusive", &start_job::exclusive,
-          "One-shot machine: the interpreter itself may become the job, nothing is kept."),
-      opt("binary", &start_job::binary, "A compiled program to run instead of compiling."),
-      opt("want_binary", &start_job::want_binary, "Send the compiled program back before running.")};
+        field("job", &start_job::job, "Number of the job in this machine."),
+        field("language", &start_job::language, "Canonical name."),
+        field("code", &start_job::code, "Program text."),
+        opt("args", &start_job::args),
+        opt("env", &start_job::env),
+        opt("cwd", &start_job::cwd),
+        opt("stdin_open", &start_job::stdin_open,
+            "Whether stdin_data will follow; else it is empty."),
+        field("output_bytes", &start_job::output_bytes,
+              "Bytes forwarded per stream; more is counted."),
+        opt("exclusive", &start_job::exclusive,
+            "One-shot machine: the interpreter itself may become the job, nothing is kept."),
+        opt("binary", &start_job::binary, "A compiled program to run instead of compiling."),
+        opt("want_binary", &start_job::want_binary,
+            "Send the compiled program back before running.")};
   }
   bool operator==(const start_job&) const = default;
 };
@@ -86,10 +91,13 @@ struct put_file {
 
   static constexpr const char* type_name = "put_file";
   static constexpr auto fields() {
-    return std::tuple{field("request", &put_file::request), field("path", &put_file::path),
+    return std::tuple{field("request", &put_file::request),
+                      field("path", &put_file::path),
                       opt("cwd", &put_file::cwd, "What a relative path is relative to."),
-                      opt("mode", &put_file::mode),         opt("offset", &put_file::offset),
-                      field("data", &put_file::data),       opt("last", &put_file::last)};
+                      opt("mode", &put_file::mode),
+                      opt("offset", &put_file::offset),
+                      field("data", &put_file::data),
+                      opt("last", &put_file::last)};
   }
   bool operator==(const put_file&) const = default;
 };
@@ -127,8 +135,9 @@ struct hello {
 
   static constexpr const char* type_name = "hello";
   static constexpr auto fields() {
-    return std::tuple{field("version", &hello::version),
-                      opt("languages", &hello::languages, "Languages whose tools are in the image.")};
+    return std::tuple{
+        field("version", &hello::version),
+        opt("languages", &hello::languages, "Languages whose tools are in the image.")};
   }
   bool operator==(const hello&) const = default;
 };
@@ -256,8 +265,7 @@ struct file_data {
   static constexpr auto fields() {
     return std::tuple{field("request", &file_data::request), opt("data", &file_data::data),
                       opt("size", &file_data::size, "Size of the whole file."),
-                      opt("eof", &file_data::eof),
-                      opt("error", &file_data::error, "Empty: read.")};
+                      opt("eof", &file_data::eof), opt("error", &file_data::error, "Empty: read.")};
   }
   bool operator==(const file_data&) const = default;
 };
@@ -358,7 +366,7 @@ decoded<std::variant<Ts...>> decode_one_of(std::span<const char> body,
   std::string_view tag = type_tag(tree->root());
   std::optional<std::variant<Ts...>> message;
   malformed why{"type", "is not the name of a frame"};
-  (void) (... || try_tag<Ts>(tag, tree->root(), message, why));
+  (void)(... || try_tag<Ts>(tag, tree->root(), message, why));
   if (!message)
     return why;
   return std::move(*message);

@@ -18,12 +18,13 @@ struct entry {
   static constexpr const char* type_name = "entry";
   static constexpr auto fields() {
     return std::tuple{
-      field("number", &entry::number, "Grows with every job; the cursor of a page."),
-      field("result", &entry::result, "The outcome; its output is bounded, and redacted by policy."),
-      field("code", &entry::code, "The program's text as it was submitted."),
-      opt("args", &entry::args, "Arguments."),
-      field("limits", &entry::limits, "The limits that were in force."),
-      opt("metadata", &entry::metadata, "As the client gave it.")};
+        field("number", &entry::number, "Grows with every job; the cursor of a page."),
+        field("result", &entry::result,
+              "The outcome; its output is bounded, and redacted by policy."),
+        field("code", &entry::code, "The program's text as it was submitted."),
+        opt("args", &entry::args, "Arguments."),
+        field("limits", &entry::limits, "The limits that were in force."),
+        opt("metadata", &entry::metadata, "As the client gave it.")};
   }
   bool operator==(const entry&) const = default;
 };
@@ -46,18 +47,18 @@ struct query_history {
   static constexpr const char* type_name = "history";
   static constexpr auto fields() {
     return std::tuple{
-      opt("job", &query_history::job, "Only this job."),
-      opt("agent_id", &query_history::agent_id, "Only this agent's."),
-      opt("session", &query_history::session, "Only this session's, by id."),
-      opt("machine", &query_history::machine, "Only what ran on this machine."),
-      opt("language", &query_history::language, "Only this language."),
-      opt("state", &query_history::state, "Only jobs that ended, or are, so."),
-      opt("failures_only", &query_history::failures_only, "Only what did not exit with 0."),
-      opt("text", &query_history::text, "Only entries whose code contains this."),
-      opt("since_ms", &query_history::since_ms, "Submitted at or after; Unix time, ms."),
-      opt("until_ms", &query_history::until_ms, "Submitted before; Unix time, ms; 0: no end."),
-      opt("before", &query_history::before, "Only entries with a smaller number: the next page."),
-      opt("limit", &query_history::limit, "Entries wanted, at most 1000; 0: 100.")};
+        opt("job", &query_history::job, "Only this job."),
+        opt("agent_id", &query_history::agent_id, "Only this agent's."),
+        opt("session", &query_history::session, "Only this session's, by id."),
+        opt("machine", &query_history::machine, "Only what ran on this machine."),
+        opt("language", &query_history::language, "Only this language."),
+        opt("state", &query_history::state, "Only jobs that ended, or are, so."),
+        opt("failures_only", &query_history::failures_only, "Only what did not exit with 0."),
+        opt("text", &query_history::text, "Only entries whose code contains this."),
+        opt("since_ms", &query_history::since_ms, "Submitted at or after; Unix time, ms."),
+        opt("until_ms", &query_history::until_ms, "Submitted before; Unix time, ms; 0: no end."),
+        opt("before", &query_history::before, "Only entries with a smaller number: the next page."),
+        opt("limit", &query_history::limit, "Entries wanted, at most 1000; 0: 100.")};
   }
   bool operator==(const query_history&) const = default;
 };
@@ -70,10 +71,10 @@ struct history_page {
 
   static constexpr const char* type_name = "history_page";
   static constexpr auto fields() {
-    return std::tuple{
-      field("entries", &history_page::entries, "Newest first."),
-      opt("next_before", &history_page::next_before, "`before` of the next page, if there is one."),
-      field("total", &history_page::total, "Entries that match, on all pages.")};
+    return std::tuple{field("entries", &history_page::entries, "Newest first."),
+                      opt("next_before", &history_page::next_before,
+                          "`before` of the next page, if there is one."),
+                      field("total", &history_page::total, "Entries that match, on all pages.")};
   }
   bool operator==(const history_page&) const = default;
 };

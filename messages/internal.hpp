@@ -61,8 +61,7 @@ struct run_job {
   static constexpr const char* type_name = "run_job";
   static constexpr auto fields() {
     return std::tuple{field("order", &run_job::order), field("exclusive", &run_job::exclusive),
-                      opt("binary", &run_job::binary),
-                      opt("want_binary", &run_job::want_binary)};
+                      opt("binary", &run_job::binary), opt("want_binary", &run_job::want_binary)};
   }
   bool operator==(const run_job&) const = default;
 };
@@ -119,9 +118,7 @@ struct output_taken {
   std::uint64_t bytes_taken = 0;
 
   static constexpr const char* type_name = "output_taken";
-  static constexpr auto fields() {
-    return std::tuple{field("bytes", &output_taken::bytes_taken)};
-  }
+  static constexpr auto fields() { return std::tuple{field("bytes", &output_taken::bytes_taken)}; }
   bool operator==(const output_taken&) const = default;
 };
 
@@ -301,8 +298,7 @@ struct slot_changed {
   static constexpr const char* type_name = "slot_changed";
   static constexpr auto fields() {
     return std::tuple{field("slot", &slot_changed::slot), field("machine", &slot_changed::machine),
-                      field("state", &slot_changed::state),
-                      opt("detail", &slot_changed::detail)};
+                      field("state", &slot_changed::state), opt("detail", &slot_changed::detail)};
   }
   bool operator==(const slot_changed&) const = default;
 };

@@ -28,8 +28,8 @@ enum class job_state : std::uint8_t {
 };
 
 inline constexpr std::array<std::string_view, 10> job_state_names{
-  "queued",        "running",   "exited",  "signalled",    "timed_out",
-  "out_of_memory", "cancelled", "blocked", "machine_lost", "interrupted"};
+    "queued",        "running",   "exited",  "signalled",    "timed_out",
+    "out_of_memory", "cancelled", "blocked", "machine_lost", "interrupted"};
 constexpr std::span<const std::string_view> enum_names(job_state) {
   return job_state_names;
 }
@@ -98,26 +98,27 @@ struct run {
   static constexpr const char* type_name = "run";
   static constexpr auto fields() {
     return std::tuple{
-      field("code", &run::code, "The program's text."),
-      field("language", &run::language,
+        field("code", &run::code, "The program's text."),
+        field(
+            "language", &run::language,
             "python, javascript, bash, rust or go; py, python3, js, node, sh, shell, rs, golang."),
-      opt("args", &run::args, "Arguments of the program."),
-      opt("env", &run::env, "Environment of the program, beside the machine's own."),
-      opt("cwd", &run::cwd, "Working directory; default /work. Made when it is missing."),
-      opt("stdin", &run::stdin_data, "What the program reads from standard input first."),
-      opt("stdin_open", &run::stdin_open, "Keep standard input open for write_stdin."),
-      opt("files", &run::files, "Files to place before the start."),
-      opt("timeout_ms", &run::timeout_ms, "Wall-clock limit, at least 1."),
-      opt("memory_mib", &run::memory_mib, "Memory of the whole process tree, at least 16."),
-      opt("processes", &run::processes, "Processes and threads at once, at least 1."),
-      opt("output_bytes", &run::output_bytes, "Output kept per stream; the rest is counted."),
-      opt("disk_mib", &run::disk_mib, "Space for everything written in the machine, at least 1."),
-      opt("agent_id", &run::agent_id, "Whose job it is; without `session`, the agent's session."),
-      opt("session", &run::session, "Session, by id or name; empty: the agent's or none."),
-      opt("one_shot", &run::one_shot, "A fresh machine even though `agent_id` is given."),
-      opt("vm_type", &run::vm_type, "Machine type by configured name."),
-      opt("kind", &run::kind, "Machine kind that must serve: namespace, qemu, firecracker."),
-      opt("metadata", &run::metadata, "Kept in history as it is.")};
+        opt("args", &run::args, "Arguments of the program."),
+        opt("env", &run::env, "Environment of the program, beside the machine's own."),
+        opt("cwd", &run::cwd, "Working directory; default /work. Made when it is missing."),
+        opt("stdin", &run::stdin_data, "What the program reads from standard input first."),
+        opt("stdin_open", &run::stdin_open, "Keep standard input open for write_stdin."),
+        opt("files", &run::files, "Files to place before the start."),
+        opt("timeout_ms", &run::timeout_ms, "Wall-clock limit, at least 1."),
+        opt("memory_mib", &run::memory_mib, "Memory of the whole process tree, at least 16."),
+        opt("processes", &run::processes, "Processes and threads at once, at least 1."),
+        opt("output_bytes", &run::output_bytes, "Output kept per stream; the rest is counted."),
+        opt("disk_mib", &run::disk_mib, "Space for everything written in the machine, at least 1."),
+        opt("agent_id", &run::agent_id, "Whose job it is; without `session`, the agent's session."),
+        opt("session", &run::session, "Session, by id or name; empty: the agent's or none."),
+        opt("one_shot", &run::one_shot, "A fresh machine even though `agent_id` is given."),
+        opt("vm_type", &run::vm_type, "Machine type by configured name."),
+        opt("kind", &run::kind, "Machine kind that must serve: namespace, qemu, firecracker."),
+        opt("metadata", &run::metadata, "Kept in history as it is.")};
   }
   bool operator==(const run&) const = default;
 };
@@ -206,32 +207,33 @@ struct outcome {
   static constexpr const char* type_name = "outcome";
   static constexpr auto fields() {
     return std::tuple{
-      field("job", &outcome::job, "Id of the job."),
-      field("state", &outcome::state, "How it ended."),
-      opt("exit_code", &outcome::exit_code, "The kernel's report; only when it exited."),
-      opt("signal", &outcome::signal, "The signal that ended it; only when one did."),
-      field("stdout", &outcome::stdout_data, "Standard output from the start, within bounds."),
-      field("stderr", &outcome::stderr_data, "Standard error from the start, within bounds."),
-      field("stdout_bytes", &outcome::stdout_bytes, "Bytes that the program wrote."),
-      field("stderr_bytes", &outcome::stderr_bytes, "Bytes that the program wrote."),
-      field("stdout_truncated", &outcome::stdout_truncated, "Whether `stdout` is not all of it."),
-      field("stderr_truncated", &outcome::stderr_truncated, "Whether `stderr` is not all of it."),
-      field("wall_us", &outcome::wall_us, "Time from start to end, microseconds."),
-      field("cpu_us", &outcome::cpu_us, "CPU time of the process tree, microseconds."),
-      field("memory_peak_bytes", &outcome::memory_peak_bytes,
-            "Highest memory use: the machine's where cgroups count it, else the main process's."),
-      field("language", &outcome::language, "Canonical name of the language."),
-      field("path", &outcome::path, "Whether a warm interpreter, a cold one or a cached binary ran."),
-      opt("agent_id", &outcome::agent_id, "Whose job it was."),
-      opt("session", &outcome::session, "Session; empty: one-shot."),
-      opt("machine", &outcome::machine, "Id of the machine; empty when none was used."),
-      opt("machine_kind", &outcome::machine_kind, "namespace, qemu or firecracker."),
-      field("submitted_at_ms", &outcome::submitted_at_ms, "Unix time, milliseconds."),
-      opt("started_at_ms", &outcome::started_at_ms, "Unix time, milliseconds; 0: never started."),
-      field("ended_at_ms", &outcome::ended_at_ms, "Unix time, milliseconds."),
-      opt("verdict", &outcome::verdict, "What the validator said."),
-      opt("redacted", &outcome::redacted, "Whether secrets were taken out of the output."),
-      opt("detail", &outcome::detail, "What happened, for a human.")};
+        field("job", &outcome::job, "Id of the job."),
+        field("state", &outcome::state, "How it ended."),
+        opt("exit_code", &outcome::exit_code, "The kernel's report; only when it exited."),
+        opt("signal", &outcome::signal, "The signal that ended it; only when one did."),
+        field("stdout", &outcome::stdout_data, "Standard output from the start, within bounds."),
+        field("stderr", &outcome::stderr_data, "Standard error from the start, within bounds."),
+        field("stdout_bytes", &outcome::stdout_bytes, "Bytes that the program wrote."),
+        field("stderr_bytes", &outcome::stderr_bytes, "Bytes that the program wrote."),
+        field("stdout_truncated", &outcome::stdout_truncated, "Whether `stdout` is not all of it."),
+        field("stderr_truncated", &outcome::stderr_truncated, "Whether `stderr` is not all of it."),
+        field("wall_us", &outcome::wall_us, "Time from start to end, microseconds."),
+        field("cpu_us", &outcome::cpu_us, "CPU time of the process tree, microseconds."),
+        field("memory_peak_bytes", &outcome::memory_peak_bytes,
+              "Highest memory use: the machine's where cgroups count it, else the main process's."),
+        field("language", &outcome::language, "Canonical name of the language."),
+        field("path", &outcome::path,
+              "Whether a warm interpreter, a cold one or a cached binary ran."),
+        opt("agent_id", &outcome::agent_id, "Whose job it was."),
+        opt("session", &outcome::session, "Session; empty: one-shot."),
+        opt("machine", &outcome::machine, "Id of the machine; empty when none was used."),
+        opt("machine_kind", &outcome::machine_kind, "namespace, qemu or firecracker."),
+        field("submitted_at_ms", &outcome::submitted_at_ms, "Unix time, milliseconds."),
+        opt("started_at_ms", &outcome::started_at_ms, "Unix time, milliseconds; 0: never started."),
+        field("ended_at_ms", &outcome::ended_at_ms, "Unix time, milliseconds."),
+        opt("verdict", &outcome::verdict, "What the validator said."),
+        opt("redacted", &outcome::redacted, "Whether secrets were taken out of the output."),
+        opt("detail", &outcome::detail, "What happened, for a human.")};
   }
   bool operator==(const outcome&) const = default;
 };
@@ -247,11 +249,11 @@ struct read {
   static constexpr const char* type_name = "read";
   static constexpr auto fields() {
     return std::tuple{
-      field("job", &read::job, "Id of the job."),
-      opt("stdout_offset", &read::stdout_offset, "First byte wanted of standard output."),
-      opt("stderr_offset", &read::stderr_offset, "First byte wanted of standard error."),
-      opt("wait_ms", &read::wait_ms, "How long to wait for news; at most 30000."),
-      opt("bytes_max", &read::bytes_max, "Bytes wanted per stream; 0: the server's choice.")};
+        field("job", &read::job, "Id of the job."),
+        opt("stdout_offset", &read::stdout_offset, "First byte wanted of standard output."),
+        opt("stderr_offset", &read::stderr_offset, "First byte wanted of standard error."),
+        opt("wait_ms", &read::wait_ms, "How long to wait for news; at most 30000."),
+        opt("bytes_max", &read::bytes_max, "Bytes wanted per stream; 0: the server's choice.")};
   }
   bool operator==(const read&) const = default;
 };
@@ -271,16 +273,18 @@ struct output_slice {
   static constexpr const char* type_name = "output_slice";
   static constexpr auto fields() {
     return std::tuple{
-      field("job", &output_slice::job, "Id of the job."),
-      field("state", &output_slice::state, "Where the job is."),
-      field("stdout_offset", &output_slice::stdout_offset, "Offset of the first byte here."),
-      field("stderr_offset", &output_slice::stderr_offset, "Offset of the first byte here."),
-      field("stdout", &output_slice::stdout_data, "Bytes of standard output."),
-      field("stderr", &output_slice::stderr_data, "Bytes of standard error."),
-      field("stdout_lost", &output_slice::stdout_lost, "Bytes past the limit, counted, not kept."),
-      field("stderr_lost", &output_slice::stderr_lost, "Bytes past the limit, counted, not kept."),
-      opt("ended", &output_slice::ended,
-          "The outcome, without output, once all that is kept was read.")};
+        field("job", &output_slice::job, "Id of the job."),
+        field("state", &output_slice::state, "Where the job is."),
+        field("stdout_offset", &output_slice::stdout_offset, "Offset of the first byte here."),
+        field("stderr_offset", &output_slice::stderr_offset, "Offset of the first byte here."),
+        field("stdout", &output_slice::stdout_data, "Bytes of standard output."),
+        field("stderr", &output_slice::stderr_data, "Bytes of standard error."),
+        field("stdout_lost", &output_slice::stdout_lost,
+              "Bytes past the limit, counted, not kept."),
+        field("stderr_lost", &output_slice::stderr_lost,
+              "Bytes past the limit, counted, not kept."),
+        opt("ended", &output_slice::ended,
+            "The outcome, without output, once all that is kept was read.")};
   }
   bool operator==(const output_slice&) const = default;
 };
@@ -303,9 +307,9 @@ struct cancelled {
 
   static constexpr const char* type_name = "cancelled";
   static constexpr auto fields() {
-    return std::tuple{
-      field("job", &cancelled::job, "Id of the job."),
-      field("state", &cancelled::state, "Terminal state of a job that had ended, else cancelled.")};
+    return std::tuple{field("job", &cancelled::job, "Id of the job."),
+                      field("state", &cancelled::state,
+                            "Terminal state of a job that had ended, else cancelled.")};
   }
   bool operator==(const cancelled&) const = default;
 };

@@ -10,8 +10,8 @@ namespace berth {
 
 /// Where a slot is in its life. See actors/lifecycle.hpp for what leads where.
 enum class slot_state : std::uint8_t { empty, starting, idle, leased, busy, ending };
-inline constexpr std::array<std::string_view, 6> slot_state_names{
-  "empty", "starting", "idle", "leased", "busy", "ending"};
+inline constexpr std::array<std::string_view, 6> slot_state_names{"empty",  "starting", "idle",
+                                                                  "leased", "busy",     "ending"};
 constexpr std::span<const std::string_view> enum_names(slot_state) {
   return slot_state_names;
 }
@@ -64,23 +64,23 @@ struct pool_info {
   static constexpr const char* type_name = "pool_info";
   static constexpr auto fields() {
     return std::tuple{
-      field("slots_max", &pool_info::slots_max, "Machines that may exist at once."),
-      field("machines", &pool_info::machines, "Machines that exist, starting ones included."),
-      field("idle", &pool_info::idle, "Machines that wait for a job."),
-      field("leased", &pool_info::leased, "Machines with a job or a session."),
-      field("sessions", &pool_info::sessions, "Open sessions."),
-      field("waiting", &pool_info::waiting, "Jobs that wait for a machine."),
-      field("waiting_max", &pool_info::waiting_max, "Jobs that may wait."),
-      field("started_total", &pool_info::started_total, "Machines started since the server did."),
-      field("lost_total", &pool_info::lost_total, "Machines that died unasked."),
-      field("jobs_total", &pool_info::jobs_total, "Jobs run."),
-      field("warm_total", &pool_info::warm_total, "Jobs that a warm interpreter served."),
-      field("cold_total", &pool_info::cold_total, "Jobs that needed a new process."),
-      field("cached_total", &pool_info::cached_total, "Jobs whose binary was known."),
-      field("breaker_open", &pool_info::breaker_open,
-            "Whether machines fail so often that none is started for a while."),
-      field("machine_kind", &pool_info::machine_kind, "Kind that serves."),
-      field("slots", &pool_info::slots, "Every slot that is not empty.")};
+        field("slots_max", &pool_info::slots_max, "Machines that may exist at once."),
+        field("machines", &pool_info::machines, "Machines that exist, starting ones included."),
+        field("idle", &pool_info::idle, "Machines that wait for a job."),
+        field("leased", &pool_info::leased, "Machines with a job or a session."),
+        field("sessions", &pool_info::sessions, "Open sessions."),
+        field("waiting", &pool_info::waiting, "Jobs that wait for a machine."),
+        field("waiting_max", &pool_info::waiting_max, "Jobs that may wait."),
+        field("started_total", &pool_info::started_total, "Machines started since the server did."),
+        field("lost_total", &pool_info::lost_total, "Machines that died unasked."),
+        field("jobs_total", &pool_info::jobs_total, "Jobs run."),
+        field("warm_total", &pool_info::warm_total, "Jobs that a warm interpreter served."),
+        field("cold_total", &pool_info::cold_total, "Jobs that needed a new process."),
+        field("cached_total", &pool_info::cached_total, "Jobs whose binary was known."),
+        field("breaker_open", &pool_info::breaker_open,
+              "Whether machines fail so often that none is started for a while."),
+        field("machine_kind", &pool_info::machine_kind, "Kind that serves."),
+        field("slots", &pool_info::slots, "Every slot that is not empty.")};
   }
   bool operator==(const pool_info&) const = default;
 };
@@ -106,14 +106,14 @@ struct health_info {
   static constexpr const char* type_name = "health_info";
   static constexpr auto fields() {
     return std::tuple{
-      field("status", &health_info::status, "healthy, degraded (no machine starts) or draining."),
-      field("version", &health_info::version, "Version of the server."),
-      field("uptime_ms", &health_info::uptime_ms, "Age of the server."),
-      field("machine_kind", &health_info::machine_kind, "Kind of machine that serves."),
-      field("isolation", &health_info::isolation, "What holds a machine, one fact a line."),
-      field("jobs_alive", &health_info::jobs_alive, "Jobs that wait or run."),
-      field("machines", &health_info::machines, "Machines that exist."),
-      field("draining", &health_info::draining, "Whether the server takes nothing new.")};
+        field("status", &health_info::status, "healthy, degraded (no machine starts) or draining."),
+        field("version", &health_info::version, "Version of the server."),
+        field("uptime_ms", &health_info::uptime_ms, "Age of the server."),
+        field("machine_kind", &health_info::machine_kind, "Kind of machine that serves."),
+        field("isolation", &health_info::isolation, "What holds a machine, one fact a line."),
+        field("jobs_alive", &health_info::jobs_alive, "Jobs that wait or run."),
+        field("machines", &health_info::machines, "Machines that exist."),
+        field("draining", &health_info::draining, "Whether the server takes nothing new.")};
   }
   bool operator==(const health_info&) const = default;
 };
@@ -227,10 +227,11 @@ struct output_event {
 
   static constexpr const char* type_name = "output_event";
   static constexpr auto fields() {
-    return std::tuple{field("job", &output_event::job, "Id of the job."),
-                      field("offset", &output_event::offset,
-                            "Where the bytes are in their stream; a jump is a gap: `read` fills it."),
-                      field("data", &output_event::data, "The bytes.")};
+    return std::tuple{
+        field("job", &output_event::job, "Id of the job."),
+        field("offset", &output_event::offset,
+              "Where the bytes are in their stream; a jump is a gap: `read` fills it."),
+        field("data", &output_event::data, "The bytes.")};
   }
   bool operator==(const output_event&) const = default;
 };

@@ -27,13 +27,13 @@ struct open_session {
   static constexpr const char* type_name = "open_session";
   static constexpr auto fields() {
     return std::tuple{
-      opt("agent_id", &open_session::agent_id, "Whose session; its jobs need not name it then."),
-      opt("name", &open_session::name, "Name to find it by; unique; default its id."),
-      opt("vm_type", &open_session::vm_type, "Machine type by configured name."),
-      opt("kind", &open_session::kind, "Machine kind that must serve."),
-      opt("memory_mib", &open_session::memory_mib, "Memory of the machine."),
-      opt("processes", &open_session::processes, "Processes and threads at once."),
-      opt("disk_mib", &open_session::disk_mib, "Space for everything written.")};
+        opt("agent_id", &open_session::agent_id, "Whose session; its jobs need not name it then."),
+        opt("name", &open_session::name, "Name to find it by; unique; default its id."),
+        opt("vm_type", &open_session::vm_type, "Machine type by configured name."),
+        opt("kind", &open_session::kind, "Machine kind that must serve."),
+        opt("memory_mib", &open_session::memory_mib, "Memory of the machine."),
+        opt("processes", &open_session::processes, "Processes and threads at once."),
+        opt("disk_mib", &open_session::disk_mib, "Space for everything written.")};
   }
   bool operator==(const open_session&) const = default;
 };
@@ -58,20 +58,20 @@ struct session_info {
   static constexpr const char* type_name = "session_info";
   static constexpr auto fields() {
     return std::tuple{
-      field("session", &session_info::session, "Id."),
-      field("name", &session_info::name, "Name; equals the id when none was given."),
-      opt("agent_id", &session_info::agent_id, "Whose it is."),
-      field("state", &session_info::state, "ready: a job would run now."),
-      field("machine", &session_info::machine, "Id of the machine, the same for its whole life."),
-      field("machine_kind", &session_info::machine_kind, "namespace, qemu or firecracker."),
-      opt("vm_type", &session_info::vm_type, "Machine type by configured name."),
-      field("created_at_ms", &session_info::created_at_ms, "Unix time, ms."),
-      field("last_used_at_ms", &session_info::last_used_at_ms, "Unix time, ms."),
-      field("jobs_run", &session_info::jobs_run, "Jobs that ended."),
-      field("jobs_alive", &session_info::jobs_alive, "Jobs that wait or run."),
-      field("memory_mib", &session_info::memory_mib, "Limit."),
-      field("processes", &session_info::processes, "Limit."),
-      field("disk_mib", &session_info::disk_mib, "Limit.")};
+        field("session", &session_info::session, "Id."),
+        field("name", &session_info::name, "Name; equals the id when none was given."),
+        opt("agent_id", &session_info::agent_id, "Whose it is."),
+        field("state", &session_info::state, "ready: a job would run now."),
+        field("machine", &session_info::machine, "Id of the machine, the same for its whole life."),
+        field("machine_kind", &session_info::machine_kind, "namespace, qemu or firecracker."),
+        opt("vm_type", &session_info::vm_type, "Machine type by configured name."),
+        field("created_at_ms", &session_info::created_at_ms, "Unix time, ms."),
+        field("last_used_at_ms", &session_info::last_used_at_ms, "Unix time, ms."),
+        field("jobs_run", &session_info::jobs_run, "Jobs that ended."),
+        field("jobs_alive", &session_info::jobs_alive, "Jobs that wait or run."),
+        field("memory_mib", &session_info::memory_mib, "Limit."),
+        field("processes", &session_info::processes, "Limit."),
+        field("disk_mib", &session_info::disk_mib, "Limit.")};
   }
   bool operator==(const session_info&) const = default;
 };
@@ -106,8 +106,8 @@ struct list_sessions {
   static constexpr const char* type_name = "list_sessions";
   static constexpr auto fields() {
     return std::tuple{
-      opt("agent_id", &list_sessions::agent_id, "Only this agent's; empty: all."),
-      opt("session", &list_sessions::session, "Only this one, by id, name or machine id.")};
+        opt("agent_id", &list_sessions::agent_id, "Only this agent's; empty: all."),
+        opt("session", &list_sessions::session, "Only this one, by id, name or machine id.")};
   }
   bool operator==(const list_sessions&) const = default;
 };

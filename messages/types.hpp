@@ -13,23 +13,23 @@ namespace berth {
 template <class... Ts>
 struct type_list {};
 
-using client_types
-  = type_list<run, submit, read, cancel, write_stdin, validate, list_jobs, open_session,
-              close_session, list_sessions, get_usage, put_files, read_file, query_history, get_pool,
-              get_health, describe, outcome, accepted, output_slice, cancelled, stdin_written,
-              verdict, job_list, job_info, session_info, session_closed, session_list,
-              session_usage, files_put, file_content, history_page, entry, pool_info, slot_info,
-              health_info, description, operation_info, type_info, field_info, error_info, refusal,
-              placed_file, job_limits, state_event, output_event>;
+using client_types =
+    type_list<run, submit, read, cancel, write_stdin, validate, list_jobs, open_session,
+              close_session, list_sessions, get_usage, put_files, read_file, query_history,
+              get_pool, get_health, describe, outcome, accepted, output_slice, cancelled,
+              stdin_written, verdict, job_list, job_info, session_info, session_closed,
+              session_list, session_usage, files_put, file_content, history_page, entry, pool_info,
+              slot_info, health_info, description, operation_info, type_info, field_info,
+              error_info, refusal, placed_file, job_limits, state_event, output_event>;
 
-using internal_types
-  = type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
+using internal_types =
+    type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
               output_taken, close_stream, announce, record_accepted, record_ended, recorded,
-              record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed, drain, drained,
-              read_spool, spooled, end_spool, drop_spool, keep_binary>;
+              record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed, drain,
+              drained, read_spool, spooled, end_spool, drop_spool, keep_binary>;
 
-using guest_types
-  = type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
+using guest_types =
+    type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
               guest::ping, guest::hello, guest::warmed, guest::job_started, guest::output,
               guest::stdin_taken, guest::binary, guest::job_ended, guest::job_refused,
               guest::file_put, guest::file_data, guest::pong>;

@@ -13,15 +13,15 @@ TEST_CASE("Every state of a slot meets every event as the life cycle says", "[li
   using e = slot_event;
   // Whatever is not listed is not allowed.
   const std::map<std::pair<s, e>, s> allowed{
-    {{s::empty, e::fill}, s::starting},   {{s::starting, e::ready}, s::idle},
-    {{s::starting, e::end}, s::ending},   {{s::starting, e::lost}, s::ending},
-    {{s::idle, e::lease}, s::leased},     {{s::idle, e::end}, s::ending},
-    {{s::idle, e::lost}, s::ending},      {{s::leased, e::begin}, s::busy},
-    {{s::leased, e::end}, s::ending},     {{s::leased, e::lost}, s::ending},
-    {{s::busy, e::begin}, s::busy},       {{s::busy, e::done}, s::leased},
-    {{s::busy, e::end}, s::ending},       {{s::busy, e::lost}, s::ending},
-    {{s::ending, e::end}, s::ending},     {{s::ending, e::lost}, s::ending},
-    {{s::ending, e::gone}, s::empty},
+      {{s::empty, e::fill}, s::starting}, {{s::starting, e::ready}, s::idle},
+      {{s::starting, e::end}, s::ending}, {{s::starting, e::lost}, s::ending},
+      {{s::idle, e::lease}, s::leased},   {{s::idle, e::end}, s::ending},
+      {{s::idle, e::lost}, s::ending},    {{s::leased, e::begin}, s::busy},
+      {{s::leased, e::end}, s::ending},   {{s::leased, e::lost}, s::ending},
+      {{s::busy, e::begin}, s::busy},     {{s::busy, e::done}, s::leased},
+      {{s::busy, e::end}, s::ending},     {{s::busy, e::lost}, s::ending},
+      {{s::ending, e::end}, s::ending},   {{s::ending, e::lost}, s::ending},
+      {{s::ending, e::gone}, s::empty},
   };
   for (std::size_t state = 0; state < slot_state_names.size(); ++state)
     for (std::size_t event = 0; event < slot_event_count; ++event) {

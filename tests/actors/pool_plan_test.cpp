@@ -12,7 +12,8 @@ TEST_CASE("A pool is filled to what the settings ask for", "[pool]") {
   CHECK(plan.to_start({{"python", {.idle = 2}}, {"", {.starting = 1}}}, 100, true).empty());
 }
 
-TEST_CASE("A pool never starts more than there is room, nor more at once than its bound", "[pool]") {
+TEST_CASE("A pool never starts more than there is room, nor more at once than its bound",
+          "[pool]") {
   pool_plan plan{{{"python", 8}}, 16, 3};
   CHECK(plan.to_start({}, 2, true).size() == 2);
   CHECK(plan.to_start({}, 100, true).size() == 3);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/slot.hpp"
-
 #include "config/limits.hpp"
 #include "tests/support/actors.hpp"
 #include "tests/support/scripted_machines.hpp"
@@ -23,36 +22,38 @@ struct heard {
 supervisor_actor::behavior_type fake_supervisor(std::shared_ptr<heard> ears) {
   auto no = [] { return fail(ec::internal, "not asked in this test"); };
   return {
-    [no](const place_job&) -> caf::result<outcome> { return no(); },
-    [no](const stop_job&) -> caf::result<cancelled> { return no(); },
-    [no](const list_jobs&) -> caf::result<job_list> { return no(); },
-    [no](const find_session&) -> caf::result<session_info> { return no(); },
-    [no](const open_session&) -> caf::result<session_info> { return no(); },
-    [no](const close_session&) -> caf::result<session_closed> { return no(); },
-    [no](const list_sessions&) -> caf::result<session_list> { return no(); },
-    [no](const write_stdin&) -> caf::result<stdin_written> { return no(); },
-    [no](const put_files&) -> caf::result<files_put> { return no(); },
-    [no](const read_file&) -> caf::result<file_content> { return no(); },
-    [no](const get_usage&) -> caf::result<session_usage> { return no(); },
-    [no](const get_pool&) -> caf::result<pool_info> { return no(); },
-    [ears](const slot_changed& x) { ears->changes.push_back(x); },
-    [ears](const keep_binary& x) { ears->binaries.push_back(x); },
-    [no](const drain&) -> caf::result<drained> { return no(); },
-    [](caf::tick_atom) {},
+      [no](const place_job&) -> caf::result<outcome> { return no(); },
+      [no](const stop_job&) -> caf::result<cancelled> { return no(); },
+      [no](const list_jobs&) -> caf::result<job_list> { return no(); },
+      [no](const find_session&) -> caf::result<session_info> { return no(); },
+      [no](const open_session&) -> caf::result<session_info> { return no(); },
+      [no](const close_session&) -> caf::result<session_closed> { return no(); },
+      [no](const list_sessions&) -> caf::result<session_list> { return no(); },
+      [no](const write_stdin&) -> caf::result<stdin_written> { return no(); },
+      [no](const put_files&) -> caf::result<files_put> { return no(); },
+      [no](const read_file&) -> caf::result<file_content> { return no(); },
+      [no](const get_usage&) -> caf::result<session_usage> { return no(); },
+      [no](const get_pool&) -> caf::result<pool_info> { return no(); },
+      [ears](const slot_changed& x) { ears->changes.push_back(x); },
+      [ears](const keep_binary& x) { ears->binaries.push_back(x); },
+      [no](const drain&) -> caf::result<drained> { return no(); },
+      [](caf::tick_atom) {},
   };
 }
 
 stream_hub_actor::behavior_type fake_hub(std::shared_ptr<heard> ears) {
   return {
-    [](const open_stream&) {},
-    [ears](const output_chunk& x) {
-      ears->output.push_back(x);
-      return output_taken{.bytes_taken = x.data.size()};
-    },
-    [](const close_stream& x) { return x.ended; },
-    [](const berth::read&) -> caf::result<output_slice> { return fail(ec::internal, "not asked"); },
-    [](const announce&) {},
-    [](caf::timeout_atom, std::uint64_t) {},
+      [](const open_stream&) {},
+      [ears](const output_chunk& x) {
+        ears->output.push_back(x);
+        return output_taken{.bytes_taken = x.data.size()};
+      },
+      [](const close_stream& x) { return x.ended; },
+      [](const berth::read&) -> caf::result<output_slice> {
+        return fail(ec::internal, "not asked");
+      },
+      [](const announce&) {},
+      [](caf::timeout_atom, std::uint64_t) {},
   };
 }
 
@@ -98,11 +99,8 @@ public:
     message.order.job = std::move(id);
     message.order.request.code = "true";
     message.order.request.language = std::move(language);
-    message.order.limits = {.timeout_ms = 1000,
-                            .memory_mib = 64,
-                            .processes = 8,
-                            .output_bytes = 1000,
-                            .disk_mib = 8};
+    message.order.limits = {
+        .timeout_ms = 1000, .memory_mib = 64, .processes = 8, .output_bytes = 1000, .disk_mib = 8};
     message.exclusive = true;
     return message;
   }
@@ -128,7 +126,8 @@ TEST_CASE_METHOD(slot_fixture, "A slot is idle once its guest has said hello", "
   CHECK(ears->changes[0].slot == 7);
 }
 
-TEST_CASE_METHOD(slot_fixture, "A slot waits for its warm interpreter, but not for ever", "[slot]") {
+TEST_CASE_METHOD(slot_fixture, "A slot waits for its warm interpreter, but not for ever",
+                 "[slot]") {
   auto& machine = fill("python");
   machine.hello();
   settle();
@@ -180,13 +179,14 @@ TEST_CASE_METHOD(slot_fixture, "A signal that Berth did not send is reported as 
   auto& machine = up();
   auto asked = ask<outcome>(slot_, job());
   machine.listener->on_frame(
-    guest::job_ended{.job = machine.last<guest::start_job>()->job, .signal = 11});
+      guest::job_ended{.job = machine.last<guest::start_job>()->job, .signal = 11});
   settle();
   CHECK(asked.answer()->state == job_state::signalled);
   CHECK(asked.answer()->signal == maybe<std::uint32_t>{11});
 }
 
-TEST_CASE_METHOD(slot_fixture, "A job beyond its time is ended, and reported as timed out", "[slot]") {
+TEST_CASE_METHOD(slot_fixture, "A job beyond its time is ended, and reported as timed out",
+                 "[slot]") {
   auto& machine = up();
   auto asked = ask<outcome>(slot_, job());
   std::uint32_t number = machine.last<guest::start_job>()->job;
@@ -200,7 +200,8 @@ TEST_CASE_METHOD(slot_fixture, "A job beyond its time is ended, and reported as 
   CHECK_FALSE(machine.destroyed);
 }
 
-TEST_CASE_METHOD(slot_fixture, "A guest that does not end a job in time loses its machine", "[slot]") {
+TEST_CASE_METHOD(slot_fixture, "A guest that does not end a job in time loses its machine",
+                 "[slot]") {
   auto& machine = up();
   auto asked = ask<outcome>(slot_, job());
   pass(1s);
@@ -223,12 +224,13 @@ TEST_CASE_METHOD(slot_fixture, "A cancelled job says cancelled, whatever comes a
   CHECK(asked.answer()->state == job_state::cancelled);
 }
 
-TEST_CASE_METHOD(slot_fixture, "A kill by the kernel for memory is told from other kills", "[slot]") {
+TEST_CASE_METHOD(slot_fixture, "A kill by the kernel for memory is told from other kills",
+                 "[slot]") {
   auto& machine = up();
   auto asked = ask<outcome>(slot_, job());
   machine.used.oom_kills = 1;
   machine.listener->on_frame(
-    guest::job_ended{.job = machine.last<guest::start_job>()->job, .signal = 9});
+      guest::job_ended{.job = machine.last<guest::start_job>()->job, .signal = 9});
   settle();
   CHECK(asked.answer()->state == job_state::out_of_memory);
 }
@@ -253,8 +255,8 @@ TEST_CASE_METHOD(slot_fixture, "What a guest says about jobs it does not have ch
   auto asked = ask<outcome>(slot_, job());
   machine.listener->on_frame(guest::job_ended{.job = 99, .exit_code = 0});
   machine.listener->on_frame(guest::output{.job = 99, .stream = 1, .data = {'x'}});
-  machine.listener->on_frame(guest::output{
-    .job = machine.last<guest::start_job>()->job, .stream = 5, .data = {'x'}});
+  machine.listener->on_frame(
+      guest::output{.job = machine.last<guest::start_job>()->job, .stream = 5, .data = {'x'}});
   machine.listener->on_frame(guest::file_put{.request = 99, .error = ""});
   machine.listener->on_frame(guest::file_data{.request = 99});
   machine.listener->on_frame(guest::binary{.job = 99, .data = {'x'}, .last = true});

@@ -18,7 +18,9 @@ namespace berth::test {
 /// An actor system on simulated time, for tests that say what happens when.
 class actors {
 public:
-  actors() : config_(), system_(config_.value) {}
+  actors()
+    : config_()
+    , system_(config_.value) {}
 
   caf::actor_system& system() { return system_; }
 
@@ -40,8 +42,8 @@ public:
 
   private:
     friend class actors;
-    std::shared_ptr<std::optional<expected<Reply>>> state_
-      = std::make_shared<std::optional<expected<Reply>>>();
+    std::shared_ptr<std::optional<expected<Reply>>> state_ =
+        std::make_shared<std::optional<expected<Reply>>>();
   };
 
   /// Asks an actor without waiting.
@@ -51,8 +53,8 @@ public:
     auto state = asked.state_;
     auto client = system_.spawn([=](caf::event_based_actor* self) {
       self->request(handle, caf::infinite, request)
-        .then([state](Reply& reply) { state->emplace(std::move(reply)); },
-              [state](error& why) { state->emplace(std::move(why)); });
+          .then([state](Reply& reply) { state->emplace(std::move(reply)); },
+                [state](error& why) { state->emplace(std::move(why)); });
     });
     settle();
     return asked;

@@ -32,48 +32,49 @@ inline history_actor::behavior_type scripted_history(std::shared_ptr<scripted_jo
     return recorded{.number = journal->accepted.size()};
   };
   return {
-    [=](const record_accepted& x) {
-      journal->accepted.push_back(x);
-      return done();
-    },
-    [=](const record_ended& x) {
-      journal->ended.push_back(x);
-      return done();
-    },
-    [=](const record_session& x) {
-      journal->sessions.push_back(x);
-      return done();
-    },
-    [=](const query_history& x) -> caf::result<history_page> {
-      history_page page;
-      for (const auto& each : journal->ended)
-        if (each.ended.job == x.job)
-          page.entries.push_back({.number = 1, .result = each.ended});
-      return page;
-    },
+      [=](const record_accepted& x) {
+        journal->accepted.push_back(x);
+        return done();
+      },
+      [=](const record_ended& x) {
+        journal->ended.push_back(x);
+        return done();
+      },
+      [=](const record_session& x) {
+        journal->sessions.push_back(x);
+        return done();
+      },
+      [=](const query_history& x) -> caf::result<history_page> {
+        history_page page;
+        for (const auto& each : journal->ended)
+          if (each.ended.job == x.job)
+            page.entries.push_back({.number = 1, .result = each.ended});
+        return page;
+      },
   };
 }
 
 /// Output beyond memory, in memory.
-inline spool_actor::behavior_type scripted_spool() {
-  auto files = std::make_shared<std::map<std::pair<std::string, std::uint32_t>, bytes>>();
+using spooled_files = std::map<std::pair<std::string, std::uint32_t>, bytes>;
+
+inline spool_actor::behavior_type scripted_spool(std::shared_ptr<spooled_files> files) {
   return {
-    [files](const output_chunk& x) {
-      bytes& file = (*files)[{x.job, x.stream}];
-      file.insert(file.end(), x.data.begin(), x.data.end());
-      return output_taken{.bytes_taken = x.data.size()};
-    },
-    [files](const read_spool& x) {
-      const bytes& file = (*files)[{x.job, x.stream}];
-      auto from = std::min<std::uint64_t>(x.offset, file.size());
-      auto size = std::min<std::uint64_t>(x.bytes_max, file.size() - from);
-      auto begin = file.begin() + static_cast<std::ptrdiff_t>(from);
-      return spooled{.data = {begin, begin + static_cast<std::ptrdiff_t>(size)}};
-    },
-    [](const end_spool&) {},
-    [files](const drop_spool& x) {
-      std::erase_if(*files, [&](const auto& item) { return item.first.first == x.job; });
-    },
+      [files](const output_chunk& x) {
+        bytes& file = (*files)[{x.job, x.stream}];
+        file.insert(file.end(), x.data.begin(), x.data.end());
+        return output_taken{.bytes_taken = x.data.size()};
+      },
+      [files](const read_spool& x) {
+        const bytes& file = (*files)[{x.job, x.stream}];
+        auto from = std::min<std::uint64_t>(x.offset, file.size());
+        auto size = std::min<std::uint64_t>(x.bytes_max, file.size() - from);
+        auto begin = file.begin() + static_cast<std::ptrdiff_t>(from);
+        return spooled{.data = {begin, begin + static_cast<std::ptrdiff_t>(size)}};
+      },
+      [](const end_spool&) {},
+      [files](const drop_spool& x) {
+        std::erase_if(*files, [&](const auto& item) { return item.first.first == x.job; });
+      },
   };
 }
 
@@ -83,11 +84,11 @@ public:
   explicit scripted_house(settings values = small_settings())
     : config(std::make_shared<const settings>(std::move(values))) {
     history = system().spawn(scripted_history, journal);
-    spool = system().spawn(scripted_spool);
+    spool = system().spawn(scripted_spool, std::make_shared<spooled_files>());
     hub = spawn_stream_hub(system(), {.config = config, .sink = nullptr, .spool = spool});
     validator = spawn_validator(system(), *config);
     supervisor = spawn_supervisor(
-      system(), {.config = config, .source = &source, .hub = hub, .history = history});
+        system(), {.config = config, .source = &source, .hub = hub, .history = history});
     gateway = spawn_gateway(system(), {.config = config,
                                        .supervisor = supervisor,
                                        .validator = validator,
