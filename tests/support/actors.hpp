@@ -51,11 +51,14 @@ public:
   question<Reply> ask(const Handle& handle, Request request) {
     question<Reply> asked;
     auto state = asked.state_;
-    auto client = system_.spawn([=](caf::event_based_actor* self) {
-      self->request(handle, caf::infinite, request)
-          .then([state](Reply& reply) { state->emplace(std::move(reply)); },
-                [state](error& why) { state->emplace(std::move(why)); });
-    });
+    // CAF 0.17 wants an argument: without one it reads past an empty tuple.
+    system_.spawn(
+        [=](caf::event_based_actor* self, int) {
+          self->request(handle, caf::infinite, request)
+              .then([state](Reply& reply) { state->emplace(std::move(reply)); },
+                    [state](error& why) { state->emplace(std::move(why)); });
+        },
+        0);
     settle();
     return asked;
   }
