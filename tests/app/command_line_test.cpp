@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/app/support.hpp"
+#include "tests/support/skip.hpp"
+
+#include <csignal>
+
+using namespace berth::test;
+
+namespace {
+
+/// A program in a file of its own, for `berth run`.
+std::string program_file(const std::string& name, std::string_view code) {
+  static server_home files;
+  std::string path = files.path() + "/" + name;
+  write_file(path, code);
+  return path;
+}
+
+} // namespace
+
+TEST_CASE("Five languages run by the ending of their file, with their output and exit codes") {
+  NEEDS_SERVER();
+  struct sample {
+    std::string name;
+    std::string code;
+  };
+  auto one = GENERATE(
+      sample{"hello.py", "import sys; print('hello', sys.argv[1]); sys.exit(41)"},
+      sample{"hello.js", "console.log('hello', process.argv[2]); process.exit(41)"},
+      sample{"hello.sh", "echo hello $1; exit 41"},
+      sample{"hello.rs", "fn main() { println!(\"hello {}\", std::env::args().nth(1).unwrap()); "
+                         "std::process::exit(41) }"},
+      sample{"hello.go", "package main\nimport (\"fmt\"; \"os\")\n"
+                         "func main() { fmt.Println(\"hello\", os.Args[1]); os.Exit(41) }"});
+  CAPTURE(one.name);
+  auto done =
+      shared_server().cli({"run", "--timeout", "60", program_file(one.name, one.code), "agent"});
+  INFO(done.err);
+  CHECK(done.out == "hello agent\n");
+  CHECK(done.code == 41);
+}
+
+TEST_CASE("A program that is piped in runs in the language that is named, or that its first line "
+          "names") {
+  NEEDS_SERVER();
+  auto named = shared_server().cli({"run", "-l", "bash", "-"}, "echo $((6 * 7)); exit 3");
+  CHECK(named.out == "42\n");
+  CHECK(named.code == 3);
+  auto by_line = shared_server().cli({"run", "-"}, "#!/usr/bin/env python3\nprint(6 * 7)");
+  CHECK(by_line.out == "42\n");
+  auto neither = shared_server().cli({"run", "-"}, "print(6 * 7)");
+  CHECK(neither.code != 0);
+  CHECK(neither.err.find("language") != std::string::npos);
+}
+
+TEST_CASE("What is piped into berth run reaches the program, and the end of it too") {
+  NEEDS_SERVER();
+  auto done = shared_server().cli(
+      {"run", program_file("upper.py", "import sys\nprint(sys.stdin.read().upper(), end='')")},
+      "one\ntwo\n");
+  INFO(done.err);
+  CHECK(done.out == "ONE\nTWO\n");
+  CHECK(done.code == 0);
+}
+
+TEST_CASE("A program's signal and its standard error pass through berth run") {
+  NEEDS_SERVER();
+  auto done = shared_server().cli({"run", "-l", "bash", "-"}, "echo wrong >&2; kill -SEGV $$");
+  CHECK(done.code == 128 + SIGSEGV);
+  CHECK(done.err.find("wrong\n") != std::string::npos);
+}
+
+TEST_CASE("Ctrl-C in berth run cancels the job") {
+  NEEDS_SERVER();
+  auto& server = shared_server();
+  auto path = program_file("sleep.sh", "echo ready; sleep 600");
+  auto running = server.cli_process({"run", "--agent", "impatient", path});
+  REQUIRE(eventually([&] { return running->out().find("ready") != std::string::npos; }));
+  running->signal(SIGINT);
+  CHECK(running->wait() == 130);
+  auto past = server.cli({"history", "--json", "--agent", "impatient"});
+  INFO(past.out << past.err);
+  CHECK(past.out.find("\"cancelled\"") != std::string::npos);
+}
+
+TEST_CASE("health, pool, sessions, ps and describe answer on the command line, in JSON too") {
+  NEEDS_SERVER();
+  for (const char* command : {"health", "pool", "sessions", "ps", "describe"}) {
+    CAPTURE(command);
+    auto text = shared_server().cli({command});
+    INFO(text.err);
+    CHECK(text.code == 0);
+    auto json = shared_server().cli({command, "--json"});
+    CHECK(json.code == 0);
+    CHECK(nlohmann::json::accept(json.out));
+  }
+}
