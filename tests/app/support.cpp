@@ -246,7 +246,8 @@ server::server(const server_home& home, const nlohmann::json& settings)
            || program_->wait(std::chrono::milliseconds{0});
   });
   std::string text = program_->out();
-  INFO("berth serve said: " << text << program_->err());
+  INFO("berth serve said: " << text << program_->err() << ", exit code "
+                            << program_->wait(std::chrono::milliseconds{0}).value_or(-1));
   REQUIRE(said);
   http_ = said_after(text, "\nhttp ");
   router_ = said_after(text, "\nrequests ");
