@@ -88,6 +88,8 @@ expected<submit> make_request(const run_options& options) {
     return fail(ec::malformed, "which language is " + options.file
                                    + "? Name it with -l (python, javascript, bash, rust or go)");
   request.args = options.args;
+  if (!request.args.empty() && request.args.front() == "--")
+    request.args.erase(request.args.begin());
   request.session = options.session;
   request.agent_id = options.agent;
   if (options.timeout_s > 0)

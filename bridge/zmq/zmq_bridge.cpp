@@ -208,6 +208,10 @@ void zmq_bridge::loop::stop() {
   router_.close();
   events_.close();
   context_.close();
+  // libzmq leaves the file of a named ipc endpoint; without a server behind it, it only misleads.
+  if (!ipc_endpoint.empty())
+    (void)clear_ipc(options_.ipc);
+  ipc_endpoint.clear();
 }
 
 zmq_counters zmq_bridge::loop::counters() const {

@@ -24,6 +24,9 @@ constexpr long cgroup_v1_magic = 0x27e0eb;
 constexpr long cgroup_v2_magic = 0x63677270;
 /// Rounds of a millisecond to wait for killed processes of a dead instance.
 constexpr int clear_tries = 500;
+/// Rounds of ten milliseconds to wait for a lock: a process that was killed a moment ago may hold
+/// it still.
+constexpr int lock_tries = 100;
 
 bool is_id(std::string_view name) {
   return name.size() == 12 && name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
@@ -58,9 +61,19 @@ void remove_instance(int parent, const std::string& id) {
   ::unlinkat(parent, id.c_str(), AT_REMOVEDIR);
 }
 
+/// Whether nobody holds the lock of an instance, now or in a moment.
+bool is_dead(int lock) {
+  for (int round = 0; round < lock_tries; ++round) {
+    if (::flock(lock, LOCK_EX | LOCK_NB) == 0)
+      return true;
+    ::usleep(10'000);
+  }
+  return false;
+}
+
 void sweep_instance(int parent, const std::string& path, const std::string& id, swept& total) {
   owned_fd lock{::open((path + "/lock").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
-  if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
+  if (lock && !is_dead(lock.get()))
     return;
   ++total.instances;
   std::ifstream groups{path + "/groups"};
