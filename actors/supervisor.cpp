@@ -20,6 +20,7 @@
 #include <list>
 #include <map>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 namespace berth {
@@ -204,14 +205,19 @@ caf::result<outcome> supervisor_state::on_place(const place_job& request) {
   return promise;
 }
 
-/// Gives machines to waiting one-shot jobs, in order.
+/// Gives machines to waiting one-shot jobs, in order. A job whose language has no machine now does
+/// not hold up those of other languages.
 void supervisor_state::serve_waiting() {
+  std::set<std::string> none_for;
   for (auto place = waiting_.begin(); place != waiting_.end();) {
     const std::string id = *place;
     const std::string& language = jobs_.at(id).order.request.language;
-    auto slot = find_idle(language);
-    if (!slot)
-      break;
+    auto slot = none_for.contains(language) ? std::nullopt : find_idle(language);
+    if (!slot) {
+      none_for.insert(language);
+      ++place;
+      continue;
+    }
     place = waiting_.erase(place);
     lease(*slot);
     slots_[*slot].one_shot = true;
@@ -220,20 +226,23 @@ void supervisor_state::serve_waiting() {
   refill(false);
 }
 
-/// An idle machine for a one-shot job: its language warm, else a plain one, else any.
+/// An idle machine for a job: its language warm, else a plain one. Another language's is taken only
+/// when none of the job's own is on its way: it would be wasted and have to be made anew.
 std::optional<std::uint32_t> supervisor_state::find_idle(const std::string& language) const {
   std::optional<std::uint32_t> plain;
-  std::optional<std::uint32_t> any;
+  std::optional<std::uint32_t> other;
+  bool coming = false;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].state != slot_state::idle)
+    const slot_record& slot = slots_[i];
+    if (slot.state == slot_state::starting && slot.session.empty() && slot.warm == language)
+      coming = true;
+    if (slot.state != slot_state::idle)
       continue;
-    if (slots_[i].warm == language)
+    if (slot.warm == language)
       return i;
-    if (slots_[i].warm.empty())
-      plain = i;
-    any = i;
+    (slot.warm.empty() ? plain : other) = i;
   }
-  return plain ? plain : any;
+  return plain || coming ? plain : other;
 }
 
 void supervisor_state::run_in(std::uint32_t slot, const std::string& id, bool exclusive) {

@@ -69,6 +69,7 @@ void job_table::start(start_job request) {
     return refuse(request.job, std::move(reason));
   auto owner = std::make_unique<job>(loop_, channel_, request);
   job& each = *owner;
+  bash_used_ = bash_used_ || request.language == "bash";
   if (request.language == "bash" && request.binary.empty() && bash_.pid > 0
       && fits_waiting_bash(request)) {
     jobs_[each.number()] = std::move(owner);
@@ -355,7 +356,8 @@ void job_table::prepare() {
   for (const auto& [number, each] : jobs_)
     if (each->exclusive() || each->phase == job_phase::sweeping)
       return;
-  if (bash_.pid < 0)
+  // Where another language's interpreter was brought, Bash waits to be asked for first.
+  if (bash_.pid < 0 && (bash_used_ || interpreters_.empty()))
     bash_ = start_waiting_bash(files_);
   if (!wanted_spare_.empty())
     interpreters_.refill(std::exchange(wanted_spare_, {}));

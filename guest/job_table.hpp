@@ -62,6 +62,7 @@ private:
   workspace& files_;
   std::map<std::uint32_t, std::unique_ptr<job>> jobs_;
   waiting_bash bash_;
+  bool bash_used_ = false;
   leftover_killer leftovers_;
   std::string wanted_spare_;
   /// Whether no code and no file of a user is in the machine yet, so that what a compiler makes of

@@ -74,7 +74,11 @@ private:
 std::shared_ptr<machine> instant_source::start(const machine_spec& spec,
                                                std::shared_ptr<machine_listener> listener) {
   auto one = std::make_shared<instant_machine>(loop_, spec, std::move(listener));
-  loop_.post([one] { one->say(guest::hello{}); });
+  loop_.post([one, warm = spec.warm] {
+    one->say(guest::hello{});
+    for (const auto& language : warm)
+      one->say(guest::warmed{.language = language});
+  });
   return one;
 }
 
