@@ -26,7 +26,6 @@ struct alive_job {
   job_order order;
   caf::typed_response_promise<outcome> runner;     // a `run` waits for the end
   caf::typed_response_promise<accepted> submitter; // a `submit` waits for the record
-  bool recorded = false;                           // its acceptance is on disk
 };
 
 /// GATEWAY: where every door leads.
@@ -235,7 +234,6 @@ void gateway_state::on_recorded(const std::string& id) {
   if (found == jobs_.end())
     return;
   alive_job& job = found->second;
-  job.recorded = true;
   if (job.submitter.pending())
     job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
 }

@@ -20,8 +20,6 @@ public:
     std::uint32_t starting = 0;
     /// One-shot jobs of this language that wait for a machine.
     std::uint32_t waiting = 0;
-    /// One-shot jobs of this language that wait or run.
-    std::uint32_t alive = 0;
   };
 
   pool_plan(std::map<std::string, std::uint32_t> base, std::uint32_t warm_max,

@@ -7,6 +7,7 @@
 #include "actors/pool_plan.hpp"
 #include "actors/restart_policy.hpp"
 #include "actors/slot.hpp"
+#include "actors/slot_job.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
 
@@ -335,10 +336,7 @@ caf::result<cancelled> supervisor_state::on_stop(const stop_job& request) {
   } else {
     if (session_record* session = find_by(found->second.order.request.session))
       std::erase(session->queue, request.job);
-    job_state state = request.reason == end_reason::timed_out     ? job_state::timed_out
-                      : request.reason == end_reason::interrupted ? job_state::interrupted
-                                                                  : job_state::cancelled;
-    end_unplaced(request.job, state, "ended before it was started");
+    end_unplaced(request.job, state_of(request.reason), "ended before it was started");
   }
   return cancelled{.job = request.job, .state = job_state::cancelled};
 }
