@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "messages/fields.hpp"
+#include "messages/kernel.hpp"
 
 #include <array>
 
@@ -93,6 +93,8 @@ struct run {
   bool one_shot = false;
   std::string vm_type;
   std::string kind;
+  bool kernel = false;
+  std::string context;
   std::map<std::string, std::string> metadata;
 
   static constexpr const char* type_name = "run";
@@ -118,6 +120,10 @@ struct run {
         opt("one_shot", &run::one_shot, "A fresh machine even though `agent_id` is given."),
         opt("vm_type", &run::vm_type, "Machine type by configured name."),
         opt("kind", &run::kind, "Machine kind that must serve: namespace, qemu, firecracker."),
+        opt("kernel", &run::kernel,
+            "Run as a cell in a live interpreter of the session: variables stay."),
+        opt("context", &run::context,
+            "Which one, by name; implies `kernel`; empty: the language's own."),
         opt("metadata", &run::metadata, "Kept in history as it is.")};
   }
   bool operator==(const run&) const = default;
@@ -203,13 +209,20 @@ struct outcome {
   berth::verdict verdict;
   bool redacted = false;
   std::string detail;
+  std::string context;
+  maybe<cell_report> cell;
+  std::string snapshot_before;
+  std::string snapshot_after;
+  std::string rolled_back_to;
 
   static constexpr const char* type_name = "outcome";
   static constexpr auto fields() {
     return std::tuple{
         field("job", &outcome::job, "Id of the job."),
         field("state", &outcome::state, "How it ended."),
-        opt("exit_code", &outcome::exit_code, "The kernel's report; only when it exited."),
+        opt("exit_code", &outcome::exit_code,
+            "The operating system's report; only when it exited. Of a cell, whose process lives "
+            "on: 0, or 1 when it raised; in Bash the last command's."),
         opt("signal", &outcome::signal, "The signal that ended it; only when one did."),
         field("stdout", &outcome::stdout_data, "Standard output from the start, within bounds."),
         field("stderr", &outcome::stderr_data, "Standard error from the start, within bounds."),
@@ -233,7 +246,13 @@ struct outcome {
         field("ended_at_ms", &outcome::ended_at_ms, "Unix time, milliseconds."),
         opt("verdict", &outcome::verdict, "What the validator said."),
         opt("redacted", &outcome::redacted, "Whether secrets were taken out of the output."),
-        opt("detail", &outcome::detail, "What happened, for a human.")};
+        opt("detail", &outcome::detail, "What happened, for a human."),
+        opt("context", &outcome::context, "The live interpreter it ran in; empty: none."),
+        opt("cell", &outcome::cell, "What the cell showed or raised; only of a cell."),
+        opt("snapshot_before", &outcome::snapshot_before, "Snapshot taken before the run."),
+        opt("snapshot_after", &outcome::snapshot_after, "Snapshot taken after a failure."),
+        opt("rolled_back_to", &outcome::rolled_back_to,
+            "Snapshot that the session was taken back to after a failure.")};
   }
   bool operator==(const outcome&) const = default;
 };

@@ -7,9 +7,18 @@
 namespace berth {
 
 /// Where a session is in its life.
-enum class session_state : std::uint8_t { starting, ready, busy, lost, closed };
-inline constexpr std::array<std::string_view, 5> session_state_names{"starting", "ready", "busy",
-                                                                     "lost", "closed"};
+enum class session_state : std::uint8_t {
+  starting,
+  ready,
+  busy,
+  /// Its machine died with what was in it; a new one, empty, takes its place.
+  lost,
+  closed,
+  /// Asleep: no machine, files on disk; a job or resume_session wakes it.
+  paused,
+};
+inline constexpr std::array<std::string_view, 6> session_state_names{
+    "starting", "ready", "busy", "lost", "closed", "paused"};
 constexpr std::span<const std::string_view> enum_names(session_state) {
   return session_state_names;
 }
@@ -54,6 +63,9 @@ struct session_info {
   std::uint64_t memory_mib = 0;
   std::uint64_t processes = 0;
   std::uint64_t disk_mib = 0;
+  std::string parent;
+  std::string snapshot;
+  std::string detail;
 
   static constexpr const char* type_name = "session_info";
   static constexpr auto fields() {
@@ -71,7 +83,11 @@ struct session_info {
         field("jobs_alive", &session_info::jobs_alive, "Jobs that wait or run."),
         field("memory_mib", &session_info::memory_mib, "Limit."),
         field("processes", &session_info::processes, "Limit."),
-        field("disk_mib", &session_info::disk_mib, "Limit.")};
+        field("disk_mib", &session_info::disk_mib, "Limit."),
+        opt("parent", &session_info::parent, "The session it was forked from."),
+        opt("snapshot", &session_info::snapshot,
+            "The snapshot that its present state grew out of; empty: none."),
+        opt("detail", &session_info::detail, "What of it was lost, and why.")};
   }
   bool operator==(const session_info&) const = default;
 };

@@ -2,8 +2,10 @@
 #pragma once
 
 #include "messages/caf.hpp"
+#include "messages/files.hpp"
 #include "messages/internal.hpp"
 #include "messages/operations.hpp"
+#include "messages/snapshot.hpp"
 
 #include <caf/detail/type_list.hpp>
 
@@ -13,14 +15,19 @@ namespace berth {
 template <class... Ts>
 struct type_list {};
 
-using client_types =
-    type_list<run, submit, read, cancel, write_stdin, validate, list_jobs, open_session,
-              close_session, list_sessions, get_usage, put_files, read_file, query_history,
-              get_pool, get_health, describe, outcome, accepted, output_slice, cancelled,
-              stdin_written, verdict, job_list, job_info, session_info, session_closed,
-              session_list, session_usage, files_put, file_content, history_page, entry, pool_info,
-              slot_info, health_info, description, operation_info, type_info, field_info,
-              error_info, refusal, placed_file, job_limits, state_event, output_event>;
+using client_types = type_list<
+    run, submit, read, cancel, write_stdin, validate, list_jobs, open_session, close_session,
+    list_sessions, get_usage, put_files, read_file, query_history, get_pool, get_health, describe,
+    outcome, accepted, output_slice, cancelled, stdin_written, verdict, job_list, job_info,
+    session_info, session_closed, session_list, session_usage, files_put, file_content,
+    history_page, entry, pool_info, slot_info, health_info, description, operation_info, type_info,
+    field_info, error_info, refusal, placed_file, job_limits, state_event, output_event,
+    rich_result, cell_error, cell_report, open_context, context_info, list_contexts, context_list,
+    restart_context, close_context, context_closed, interrupt, interrupt_sent, take_snapshot,
+    snapshot_info, list_snapshots, snapshot_list, delete_snapshot, snapshot_deleted, rollback,
+    rolled_back, fork_session, forked, pause_session, resume_session, file_info, write_file,
+    list_files, file_list, stat_file, make_dir, move_file, remove_file, file_removed, file_event,
+    watch_files, files_watched, read_watch, file_events, unwatch_files>;
 
 using internal_types =
     type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
@@ -68,6 +75,48 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::session_usage))
   CAF_ADD_TYPE_ID(berth_messages, (berth::files_put))
   CAF_ADD_TYPE_ID(berth_messages, (berth::file_content))
+  // Live interpreters.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::rich_result))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cell_error))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cell_report))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::open_context))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::context_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_contexts))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::context_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::restart_context))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::close_context))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::context_closed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::interrupt))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::interrupt_sent))
+  // Saved states.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::take_snapshot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::snapshot_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_snapshots))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::snapshot_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::delete_snapshot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::snapshot_deleted))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::rollback))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::rolled_back))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::fork_session))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::forked))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::pause_session))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::resume_session))
+  // Files of a session, one by one.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::file_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::write_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_files))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::file_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::stat_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::make_dir))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::move_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::remove_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::file_removed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::file_event))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::watch_files))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::files_watched))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::read_watch))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::file_events))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::unwatch_files))
   // The past.
   CAF_ADD_TYPE_ID(berth_messages, (berth::query_history))
   CAF_ADD_TYPE_ID(berth_messages, (berth::history_page))

@@ -102,13 +102,14 @@ TEST_CASE("A request to run and its outcome keep their members' names and order"
   };
   CHECK(names(run{})
         == "code language args env cwd stdin stdin_open files timeout_ms memory_mib "
-           "processes output_bytes disk_mib agent_id session one_shot vm_type kind "
+           "processes output_bytes disk_mib agent_id session one_shot vm_type kind kernel context "
            "metadata ");
   CHECK(names(outcome{})
         == "job state exit_code signal stdout stderr stdout_bytes stderr_bytes "
            "stdout_truncated stderr_truncated wall_us cpu_us memory_peak_bytes "
            "language path agent_id session machine machine_kind submitted_at_ms "
-           "started_at_ms ended_at_ms verdict redacted detail ");
+           "started_at_ms ended_at_ms verdict redacted detail context cell "
+           "snapshot_before snapshot_after rolled_back_to ");
 }
 
 TEST_CASE("Frames are cut out of a stream whatever its pieces") {
