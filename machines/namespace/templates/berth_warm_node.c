@@ -15,8 +15,9 @@
 #include <unistd.h>
 #include <uv.h>
 
-/// In node_exit.cpp.
+/// In node_exit.cpp and node_alone.cpp.
 void berth_leave_later(int code);
+void berth_work_alone(void);
 
 /// First descriptor that is not the streams' or warm.c's, and the last that is looked at.
 enum { own_fd_min = 5, own_fd_max = 255 };
@@ -105,6 +106,7 @@ static napi_value serve(napi_env env, napi_callback_info info) {
                                    .keeps_descriptors = 1,
                                    .command_line = command_line,
                                    .command_line_size = sizeof(command_line)};
+  berth_work_alone();
   struct berth_job job = {NULL, 0};
   berth_serve(&hooks, &job);
   // The loop's clock stood still while we waited; timers count from it.

@@ -101,6 +101,36 @@ function runFromFile(file, code) {
   process.nextTick(Module.runMain, file);
 }
 
+/** Puts the source where it says it is, for as long as the program runs. A file of the user's that
+ * has this name stays what it is. */
+function placeSource(file, code) {
+  try {
+    fs.writeFileSync(file, code, {flag: 'wx'});
+  } catch { /* It runs without. */ return; }
+  process.on('exit', () => {
+    try { fs.unlinkSync(file); } catch { /* The job removed it itself. */ }
+  });
+}
+
+/** Whether the program, or one that it starts, may look for its source. */
+function looksForSource(code) {
+  return /__filename|__dirname|cluster|process\.argv|require\.main/.test(code);
+}
+
+/** A machine's /proc tells nothing about processors; how many there are is known all the same. */
+function countProcessors() {
+  const os = require('node:os');
+  const told = os.cpus;
+  os.cpus = () => {
+    const found = told();
+    if (found.length > 0) return found;
+    const count = os.availableParallelism?.() ?? 1;
+    const times = {user: 0, nice: 0, sys: 0, idle: 0, irq: 0};
+    return Array.from({length: count}, () => ({model: 'unknown', speed: 0, times: {...times}}));
+  };
+  Module.syncBuiltinESMExports();
+}
+
 function run(job, native) {
   replaceEnvironment(job.env ?? {});
   try {
@@ -114,8 +144,10 @@ function run(job, native) {
   process.execArgv = [];
   forgetOurselves();
   printWholly();
+  countProcessors();
   if (native === undefined) return runFromFile(file, job.code);
   becomeProcess(native);
+  if (looksForSource(job.code)) placeSource(file, job.code);
   leaveEarly(native);
   runInMemory(file, job.code);
 }

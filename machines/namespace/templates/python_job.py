@@ -87,6 +87,28 @@ def prime_source(path, code):
     linecache.cache[path] = (len(code), None, lines, path)
 
 
+def place_source(path, code):
+    """Puts the source where it says it is, if it may be looked for there: by the program itself, or
+    by interpreters that it starts. A file of the user's that has this name stays what it is."""
+    if not any(word in code for word in ("__file__", "argv", "multiprocessing", "futures")):
+        return
+    try:
+        with open(path, "x", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(code)
+            placed.append((path, os.getpid(), os.fstat(file.fileno()).st_ino))
+    except OSError:
+        pass
+
+
+def take_source_away():
+    for path, process, inode in placed:
+        try:
+            if process == os.getpid() and os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except OSError:
+            pass
+
+
 def display(kind, error, trace):
     """What sys.excepthook does, but with source lines from memory as well as from files."""
     import traceback
@@ -189,6 +211,7 @@ def leave(code):
     that could tell: no open file, no destructor, no suspended generator."""
     join_threads()
     atexit._run_exitfuncs()
+    take_source_away()
     code = flush_streams() or code
     if native is not None:
         clear_main()
@@ -230,6 +253,7 @@ def run(job):
     search_path(os.path.dirname(path), env)
     main_variables = main_module(path).__dict__
     prime_source(path, code)
+    place_source(path, code)
     threading = sys.modules.get("threading")
     if threading is not None:
         threading.excepthook = threading.__excepthook__ = display_in_thread
@@ -257,6 +281,7 @@ def interrupted():
     import signal
     join_threads()
     atexit._run_exitfuncs()
+    take_source_away()
     flush_streams()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
@@ -290,6 +315,8 @@ library_path = [entry for entry in sys.path
                 if entry != os.path.dirname(os.path.abspath(__file__))
                 and not entry.startswith("/usr/local/")]
 main_variables = {}
+# The source file that was made for this job, with the process that made it.
+placed = []
 
 if __name__ == "__main__":
     with open(int(sys.argv[1]), "rb") as description:
