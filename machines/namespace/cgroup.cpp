@@ -219,6 +219,7 @@ cgroup_tree cgroup_tree::open(std::string_view instance) {
 int cgroup_tree::enter(std::uint64_t number, const machine_limits& limits,
                        cgroup_handles& handles) const {
   const std::string name = machine_name(number);
+  std::size_t joined = 0;
   for (const auto& at : hierarchies_) {
     if (::mkdirat(at.instance.get(), name.c_str(), 0755) != 0)
       return -errno;
@@ -254,7 +255,7 @@ int cgroup_tree::enter(std::uint64_t number, const machine_limits& limits,
     owned_fd procs{::openat(dir.get(), "cgroup.procs", O_RDWR | O_CLOEXEC)};
     if (!procs || ::write(procs.get(), "0", 1) != 1)
       return -errno;
-    handles.procs.push_back(std::move(procs));
+    handles.procs[joined++] = std::move(procs);
   }
   return 0;
 }

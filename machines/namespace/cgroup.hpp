@@ -39,8 +39,9 @@ inline constexpr std::uint64_t machine_overhead_processes = 16;
 /// One machine's open group files; indices are bit numbers of spawner::handle_bit.
 struct cgroup_handles {
   std::array<owned_fd, spawner::handle_count> files;
-  /// cgroup.procs of each hierarchy the machine has a group in.
-  std::vector<owned_fd> procs;
+  /// cgroup.procs of each hierarchy the machine has a group in; there are no more hierarchies than
+  /// controllers. Absent ones come last.
+  std::array<owned_fd, 3> procs;
 };
 
 /// A place in one hierarchy where a server makes its groups.

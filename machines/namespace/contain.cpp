@@ -168,9 +168,12 @@ int report_prepared(site& at) {
     report.handles |= 1U << i;
     fds.push_back(at.handles.files[i].get());
   }
-  for (const auto& one : at.handles.procs)
+  for (const auto& one : at.handles.procs) {
+    if (!one)
+      continue;
+    ++report.procs;
     fds.push_back(one.get());
-  report.procs = static_cast<std::uint32_t>(at.handles.procs.size());
+  }
   fds.push_back(at.proc.get());
   spawner::packet_link link{owned_fd{::fcntl(at.plan.side, F_DUPFD_CLOEXEC, 3)}};
   return link.send_pod(report, fds) ? 0 : -EPIPE;
@@ -259,7 +262,8 @@ std::string disk_options(const namespace_settings& settings, std::uint64_t disk_
 }
 
 void contain(const containment_plan& plan) {
-  // Never destroyed: _exit and exec do not unwind, and descriptors are closed by number.
+  // Never destroyed: _exit and exec do not unwind, and descriptors are closed by number. So it owns
+  // no memory, which is the spawner's.
   alignas(site) static std::byte room[sizeof(site)];
   site& at = *new (room) site{plan, {}, {}, {}, plan.side, ""};
   for (std::uint32_t number = 0; number < std::size(steps); ++number) {

@@ -48,6 +48,8 @@ inline constexpr std::uint32_t step_prepared = UINT32_MAX;
 
 /// Builds the machine's walls around the calling process, which is the first of a new pid
 /// namespace, and becomes the guest. The list of steps in contain.cpp is the security argument.
+/// The process runs in the spawner's memory, on a stack of its own, while the spawner waits: it
+/// must leave nothing there.
 [[noreturn]] void contain(const containment_plan& plan);
 
 /// Name of a step, for reports. Any number is safe.

@@ -10,7 +10,6 @@
 #include "machines/namespace/template_keeper.hpp"
 
 #include <linux/capability.h>
-#include <linux/sched.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -32,6 +31,7 @@
 #include <fcntl.h>
 #include <map>
 #include <poll.h>
+#include <sched.h>
 #include <set>
 
 namespace berth::machines {
@@ -91,7 +91,6 @@ struct living {
 enum class about : std::uint64_t {
   server,
   machine_end,
-  machine_side,
   template_socket,
   template_end
 };
@@ -135,7 +134,7 @@ private:
 
   // Machines.
   int launch(living& one, std::string_view hostname, int channel);
-  void on_side(std::uint64_t number);
+  void announce(living& one);
   bool take_report(living& one, std::vector<owned_fd>& fds);
   void on_end(std::uint64_t number);
   void clear_dead();
@@ -162,6 +161,7 @@ private:
   instance_dir instance_;
   cgroup_tree cgroups_;
   bool ordinary_user_ = false;
+  int dumpable_ = 1;
   std::vector<char> filter_;
   template_keeper templates_;
   std::vector<std::string> facts_;
@@ -237,6 +237,7 @@ std::string spawner_process::prepare() {
   }
   if (auto result = enter_house(settings_, instance_.path() + "/root"); !result.ok())
     return result.text();
+  dumpable_ = ::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
   why = probe_requirements();
   return why.empty() ? try_one_machine() : why;
 }
@@ -312,6 +313,15 @@ void spawner_process::say_ready() {
 
 // --- machines ------------------------------------------------------------------------------------
 
+/// The first process of a machine borrows our memory until it becomes the guest, as by vfork: a
+/// copy of the page tables, and a fault for each page that is written to, would cost more than most
+/// of the walls.
+alignas(16) char contain_stack[256 * 1024];
+
+int build_walls(void* plan) {
+  contain(*static_cast<const containment_plan*>(plan));
+}
+
 int spawner_process::launch(living& one, std::string_view hostname, int channel) {
   if (free_indices_.empty()) {
     one.index = next_index_++;
@@ -356,22 +366,17 @@ int spawner_process::launch(living& one, std::string_view hostname, int channel)
       .side = theirs.get(),
   };
   int pidfd = -1;
-  clone_args arguments{};
-  // Only the pid namespace has to come with the clone; the dear ones are made by the child, beside
-  // us rather than in our time.
-  arguments.flags = CLONE_NEWPID | CLONE_PIDFD;
-  arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
-  arguments.exit_signal = SIGCHLD;
-  long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
-  if (pid == 0)
-    contain(plan);
-  if (pid < 0) {
+  if (::clone(build_walls, contain_stack + sizeof contain_stack,
+              CLONE_NEWPID | CLONE_PIDFD | CLONE_VM | CLONE_VFORK | SIGCHLD, &plan, &pidfd)
+      < 0) {
     int error = errno;
     free_indices_.push_back(one.index);
     one.side.reset();
     return error;
   }
   one.pidfd.reset(pidfd);
+  // The memory was shared, and with it whether others may look into us.
+  ::prctl(PR_SET_DUMPABLE, dumpable_, 0, 0, 0);
   return 0;
 }
 
@@ -394,10 +399,9 @@ void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
     copy_text(note.text, "clone");
   } else {
     add(one.pidfd.get(), EPOLLIN, tag(about::machine_end, asked.number));
-    add(one.side.get(), EPOLLIN, tag(about::machine_side, asked.number));
     if (next_watch_ == clock::time_point::max())
       next_watch_ = clock::now() + watch_every;
-    machines_.emplace(asked.number, std::move(one));
+    announce(machines_.emplace(asked.number, std::move(one)).first->second);
     return;
   }
   tell(note);
@@ -423,31 +427,25 @@ bool spawner_process::take_report(living& one, std::vector<owned_fd>& fds) {
     return true;
   }
   std::size_t wanted = static_cast<std::size_t>(__builtin_popcount(said.handles)) + said.procs + 1;
-  if (one.prepared || fds.size() != wanted)
+  if (one.prepared || fds.size() != wanted || said.procs > one.handles.procs.size())
     return false;
   std::size_t at = 0;
   for (std::size_t i = 0; i < one.handles.files.size(); ++i)
     if ((said.handles & 1U << i) != 0)
       one.handles.files[i] = std::move(fds[at++]);
   for (std::uint32_t i = 0; i < said.procs; ++i)
-    one.handles.procs.push_back(std::move(fds[at++]));
+    one.handles.procs[i] = std::move(fds[at++]);
   one.proc = std::move(fds[at]);
   one.prepared = true;
   return true;
 }
 
-void spawner_process::on_side(std::uint64_t number) {
-  auto found = machines_.find(number);
-  if (found == machines_.end() || found->second.prepared)
-    return;
-  living& one = found->second;
+/// Tells of a machine whose walls stand. A step that failed is told with the machine's end.
+void spawner_process::announce(living& one) {
   std::vector<owned_fd> fds;
-  bool taken = take_report(one, fds);
-  // Nothing is heard from it again before its end.
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.side.get(), nullptr);
-  if (!taken || !one.prepared)
+  if (!take_report(one, fds) || !one.prepared)
     return;
-  report note{.kind = report_kind::created, .number = number};
+  report note{.kind = report_kind::created, .number = one.number};
   std::vector<int> handles;
   for (std::size_t i = 0; i < one.handles.files.size(); ++i) {
     if (!one.handles.files[i])
@@ -536,7 +534,8 @@ void spawner_process::warm(const request& asked) {
                                     ? BERTH_LIMIT_KEEP
                                     : one.limits.processes + machine_overhead_processes};
   for (const auto& fd : one.handles.procs)
-    target.procs.push_back(fd.get());
+    if (fd)
+      target.procs.push_back(fd.get());
   templates_.inject(language, target);
 }
 
@@ -598,7 +597,7 @@ std::uint64_t disk_used(int fd) {
 
 /// Ends the process of the group that has most memory, the guest excepted. False if there is none.
 bool spawner_process::kill_largest(const living& one) {
-  if (one.handles.procs.empty())
+  if (!one.handles.procs.front())
     return false;
   char text[16 * 1024];
   ssize_t count = ::pread(one.handles.procs.front().get(), text, sizeof text - 1, 0);
@@ -726,7 +725,8 @@ void spawner_process::on_server(std::uint32_t events) {
     switch (asked.kind) {
     case request_kind::create:
       create(asked, fds);
-      break;
+      // It took a while: others are heard before the next.
+      return;
     case request_kind::destroy:
       destroy(asked.number);
       break;
@@ -799,9 +799,6 @@ void spawner_process::run() {
         break;
       case about::machine_end:
         on_end(number);
-        break;
-      case about::machine_side:
-        on_side(number);
         break;
       case about::template_socket:
         templates_.on_socket(number);
