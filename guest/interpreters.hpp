@@ -39,8 +39,6 @@ public:
   /// Listens on the socket through which origins arrive.
   void serve(owned_fd side_socket);
 
-  /// Whether none was ever brought, or all are gone.
-  bool empty() const { return all_.empty(); }
   /// Whether `take` would give one.
   bool available(std::string_view language) const;
   /// Gives one for a job, at once or as soon as one is forked; nothing when none is to be had.

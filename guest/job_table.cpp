@@ -69,7 +69,7 @@ void job_table::start(start_job request) {
     return refuse(request.job, std::move(reason));
   auto owner = std::make_unique<job>(loop_, channel_, request);
   job& each = *owner;
-  bash_used_ = bash_used_ || request.language == "bash";
+  bash_wanted_ = bash_wanted_ || request.language == "bash";
   if (request.language == "bash" && request.binary.empty() && bash_.pid > 0
       && fits_waiting_bash(request)) {
     jobs_[each.number()] = std::move(owner);
@@ -349,15 +349,24 @@ void job_table::on_room() {
   drain();
 }
 
-void job_table::prepare() {
+void job_table::prepare(const std::string& language) {
+  if (language != "bash")
+    return;
+  bash_wanted_ = true;
+  if (bash_.pid < 0)
+    bash_ = start_waiting_bash(files_);
+  if (bash_.pid > 0)
+    channel_.send(warmed{language});
+}
+
+void job_table::replenish() {
   // After an exclusive job the machine is thrown away.
   if (closing_)
     return;
   for (const auto& [number, each] : jobs_)
     if (each->exclusive() || each->phase == job_phase::sweeping)
       return;
-  // Where another language's interpreter was brought, Bash waits to be asked for first.
-  if (bash_.pid < 0 && (bash_used_ || interpreters_.empty()))
+  if (bash_.pid < 0 && bash_wanted_)
     bash_ = start_waiting_bash(files_);
   if (!wanted_spare_.empty())
     interpreters_.refill(std::exchange(wanted_spare_, {}));

@@ -34,8 +34,10 @@ public:
   void reap();
   /// The channel has room again.
   void on_room();
-  /// Prepares what makes the next job start sooner. Call when there is nothing else to do.
-  void prepare();
+  /// Has a program of this language waiting, and says so, where that is the guest's own work.
+  void prepare(const std::string& language);
+  /// Puts back what the last job used up. Call when there is nothing else to do.
+  void replenish();
 
 private:
   using iterator = std::map<std::uint32_t, std::unique_ptr<job>>::iterator;
@@ -62,7 +64,8 @@ private:
   workspace& files_;
   std::map<std::uint32_t, std::unique_ptr<job>> jobs_;
   waiting_bash bash_;
-  bool bash_used_ = false;
+  /// The server said so, or a job was in Bash: another waits, then, for the next.
+  bool bash_wanted_ = false;
   leftover_killer leftovers_;
   std::string wanted_spare_;
   /// Whether no code and no file of a user is in the machine yet, so that what a compiler makes of

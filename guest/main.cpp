@@ -21,8 +21,6 @@ constexpr int channel_fd = 3;
 constexpr int side_fd = 4;
 /// How long nothing must happen before the guest prepares for the next job.
 constexpr int quiet_ms = 1;
-/// The same before the first time: what kind of interpreter is brought says what to prepare for.
-constexpr int first_quiet_ms = 20;
 /// Exit codes, for whoever looks at the machine's end.
 constexpr int exit_peer_gone = 0;
 constexpr int exit_protocol_broken = 65;
@@ -77,15 +75,12 @@ public:
   [[noreturn]] void run() {
     say_hello();
     bool prepared = false;
-    int quiet = first_quiet_ms;
     while (true) {
       channel_.flush();
-      int events = loop_.turn(prepared ? -1 : quiet);
+      int events = loop_.turn(prepared ? -1 : quiet_ms);
       prepared = events == 0;
-      if (prepared) {
-        jobs_.prepare();
-        quiet = quiet_ms;
-      }
+      if (prepared)
+        jobs_.replenish();
       channel_.flush();
       if (!channel_.full())
         jobs_.on_room();
@@ -119,6 +114,7 @@ private:
     channel_.send(put(message));
   }
   void on(const get_file& message) { channel_.send(get(message)); }
+  void on(const prepare& message) { jobs_.prepare(message.language); }
   void on(const ping& message) { channel_.send(pong{message.request}); }
 
   event_loop loop_;

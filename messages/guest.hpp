@@ -126,6 +126,16 @@ struct ping {
   bool operator==(const ping&) const = default;
 };
 
+/// Makes ready for a program of a language that the guest itself has waiting (Bash). The guest
+/// answers with warmed, once, or not at all when it cannot.
+struct prepare {
+  std::string language;
+
+  static constexpr const char* type_name = "prepare";
+  static constexpr auto fields() { return std::tuple{field("language", &prepare::language)}; }
+  bool operator==(const prepare&) const = default;
+};
+
 // --- guest to server -----------------------------------------------------------------------------
 
 /// The guest is up. First frame of every guest.
@@ -280,7 +290,7 @@ struct pong {
 };
 
 /// Everything a server may say.
-using to_guest = std::variant<start_job, stdin_data, end_job, put_file, get_file, ping>;
+using to_guest = std::variant<start_job, stdin_data, end_job, put_file, get_file, ping, prepare>;
 /// Everything a guest may say.
 using from_guest = std::variant<hello, warmed, job_started, output, stdin_taken, binary, job_ended,
                                 job_refused, file_put, file_data, pong>;

@@ -37,9 +37,9 @@ using internal_types =
 
 using guest_types =
     type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
-              guest::ping, guest::hello, guest::warmed, guest::job_started, guest::output,
-              guest::stdin_taken, guest::binary, guest::job_ended, guest::job_refused,
-              guest::file_put, guest::file_data, guest::pong>;
+              guest::ping, guest::prepare, guest::hello, guest::warmed, guest::job_started,
+              guest::output, guest::stdin_taken, guest::binary, guest::job_ended,
+              guest::job_refused, guest::file_put, guest::file_data, guest::pong>;
 
 } // namespace berth
 
@@ -182,4 +182,5 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::put_file))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::get_file))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::ping))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::prepare))
 CAF_END_TYPE_ID_BLOCK(berth_messages)

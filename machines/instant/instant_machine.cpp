@@ -62,6 +62,7 @@ private:
   void answer(const guest::get_file& file) {
     say(guest::file_data{.request = file.request, .error = "an instant machine keeps no files"});
   }
+  void answer(const guest::prepare& asked) { say(guest::warmed{.language = asked.language}); }
   void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }
 
   reactor& loop_;

@@ -32,6 +32,11 @@ namespace {
 constexpr std::size_t read_bytes = 256 * limits::kib;
 /// How long the source's end waits for the machines' ends.
 constexpr std::chrono::seconds end_within{12};
+/// A machine that is put away is left alone for so long: its end takes a processor's time, which
+/// the answer that its last job waits for shall have first.
+constexpr std::chrono::milliseconds answer_first{2};
+/// What the guest has waiting by itself; the others come from templates.
+constexpr std::string_view guest_language = "bash";
 
 void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
   auto size = std::min(from.size(), sizeof to - 1);
@@ -90,6 +95,7 @@ private:
   void read_channel();
   void take_frame(std::span<const char> body);
   void lose(std::string why, bool out_of_memory, bool dying);
+  void end();
   void end_channel();
   void gone();
   void apply_limits_locked();
@@ -470,13 +476,21 @@ void namespace_source::one_machine::destroy() {
   source_->loop.post([self = shared_from_this()] {
     if (self->told_gone_ || std::exchange(self->asked_to_end_, true))
       return;
-    self->end_channel();
-    if (!std::exchange(self->destroy_sent_, true))
-      self->source_->ask({.kind = request_kind::destroy, .number = self->number_});
+    self->source_->loop.after(answer_first, [self] { self->end(); });
   });
 }
 
+void namespace_source::one_machine::end() {
+  end_channel();
+  if (!told_gone_ && !std::exchange(destroy_sent_, true))
+    source_->ask({.kind = request_kind::destroy, .number = number_});
+}
+
 bool namespace_source::one_machine::warm(std::string_view language) {
+  if (language == guest_language) {
+    send(guest::prepare{std::string{language}});
+    return true;
+  }
   if (!source_->template_up(language))
     return false;
   request asked{.kind = request_kind::warm, .number = number_};

@@ -88,12 +88,7 @@ struct living {
 };
 
 /// What an epoll event is about: a kind in the high byte, a number below.
-enum class about : std::uint64_t {
-  server,
-  machine_end,
-  template_socket,
-  template_end
-};
+enum class about : std::uint64_t { server, machine_end, template_socket, template_end };
 constexpr int kind_shift = 56;
 
 std::uint64_t tag(about kind, std::uint64_t number) {

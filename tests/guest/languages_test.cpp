@@ -59,6 +59,23 @@ TEST_CASE("bash: a script is main.sh, with its own lines, whether bash waited or
   CHECK(box.run(odd).out == "from env\n \t\n\n");
 }
 
+TEST_CASE("bash: one waits when it was asked for, and the first job takes it") {
+  if (skipped(nullptr, ""))
+    return;
+  machine box;
+  if (skipped(&box, "bash"))
+    return;
+  CHECK(box.processes() == 1);
+  box.send(guest::prepare{"bash"});
+  CHECK(box.expect<guest::warmed>().language == "bash");
+  CHECK(box.processes() == 2);
+  auto start = box.job("bash", "echo $((6 * 7))");
+  start.exclusive = true;
+  box.send(start);
+  CHECK(box.expect<guest::job_started>().path == run_path::warm);
+  CHECK(box.gather(start.job).out == "42\n");
+}
+
 TEST_CASE("python: a program runs, fails with its traceback, and exits as it says") {
   if (skipped(nullptr, ""))
     return;
