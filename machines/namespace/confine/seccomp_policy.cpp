@@ -11,8 +11,11 @@
 
 #include <asm/ioctls.h>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <fcntl.h>
+#include <map>
 #include <memory>
 #include <sched.h>
 #include <unistd.h>
@@ -134,6 +137,10 @@ constexpr const char* refused_calls[] = {"mount",
                                          "migrate_pages",
                                          "move_pages"};
 
+/// Decided by their arguments, see refusals() and allowances().
+constexpr const char* argument_calls[] = {"ioctl",  "clone",      "prctl", "personality",
+                                          "socket", "socketpair", "mknod", "mknodat"};
+
 /// What prctl may be asked for. Not among them: replacing the memory map's bounds, speculation and
 /// syscall-dispatch games, further seccomp filters.
 constexpr unsigned allowed_prctl[] = {PR_SET_PDEATHSIG,
@@ -240,18 +247,12 @@ filter refusals() {
   return list;
 }
 
-/// What is allowed; everything else does not exist.
+/// What is allowed of the calls whose arguments count.
 filter allowances() {
   filter list(SCMP_ACT_ERRNO(ENOSYS));
-  for (const char* call : allowed_calls)
-    list.rule(SCMP_ACT_ALLOW, call);
-  for (const char* call : refused_calls)
-    list.rule(SCMP_ACT_ERRNO(EPERM), call);
   for (const char* call : {"ioctl", "clone", "mknod", "mknodat"})
     list.rule(SCMP_ACT_ALLOW, call);
   // Not clone3: flags behind a pointer cannot be checked, and the C library then uses clone.
-  // Would wait for every disk of the host; what the machine wrote is in memory.
-  list.rule(SCMP_ACT_ERRNO(0), "sync");
   for (unsigned option : allowed_prctl)
     list.rule(SCMP_ACT_ALLOW, "prctl", SCMP_A0(SCMP_CMP_MASKED_EQ, low_half, option));
   list.rule(SCMP_ACT_ALLOW, "prctl", SCMP_A0(SCMP_CMP_MASKED_EQ, low_half, PR_SET_CHILD_SUBREAPER));
@@ -271,15 +272,116 @@ filter allowances() {
   return list;
 }
 
+/// What becomes of a call by its number alone. The last one is no instruction: what follows
+/// decides.
+enum verdict : std::size_t { absent, allowed, refused, ignored, killed, by_arguments };
+constexpr std::uint32_t verdict_values[] = {SECCOMP_RET_ERRNO | ENOSYS, SECCOMP_RET_ALLOW,
+                                            SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_ERRNO | 0,
+                                            SECCOMP_RET_KILL_PROCESS};
+
+/// Calls from a number on, up to the next entry's.
+struct call_range {
+  std::uint32_t first;
+  verdict what;
+};
+
+std::vector<call_range> call_ranges() {
+  std::map<std::uint32_t, verdict> calls;
+  auto set = [&](const char* call, verdict what) {
+    // A call this libseccomp or this architecture does not know stays absent.
+    if (int number = seccomp_syscall_resolve_name(call); number >= 0)
+      calls[static_cast<std::uint32_t>(number)] = what;
+  };
+  for (const char* call : allowed_calls)
+    set(call, allowed);
+  for (const char* call : refused_calls)
+    set(call, refused);
+  // Would wait for every disk of the host; what the machine wrote is in memory.
+  set("sync", ignored);
+  for (const char* call : argument_calls)
+    set(call, by_arguments);
+  std::vector<call_range> ranges{{0, absent}};
+  auto begin = [&](std::uint32_t number, verdict what) {
+    if (ranges.back().first == number)
+      ranges.back().what = what;
+    else if (ranges.back().what != what)
+      ranges.push_back({number, what});
+  };
+  std::uint32_t next = 0;
+  for (auto [number, what] : calls) {
+    if (number != next)
+      begin(next, absent);
+    begin(number, what);
+    next = number + 1;
+  }
+  begin(next, absent);
+#ifdef __X32_SYSCALL_BIT
+  begin(__X32_SYSCALL_BIT, killed);
+  // What a program gets that asks for no call at all.
+  begin(UINT32_MAX, absent);
+#endif
+  return ranges;
+}
+
+/// Decides by number: a search tree with one jump for each border between ranges, then a return for
+/// each verdict. The kernel translates a filter anew for every process that takes it on, so its
+/// length is a price of every machine.
+class number_filter {
+public:
+  explicit number_filter(std::vector<call_range> ranges)
+    : ranges_(std::move(ranges))
+    , tree_(ranges_.size() - 1) {
+    branch(0, ranges_.size());
+    check(tree_.size() + std::size(verdict_values) < jump_max ? 0 : -E2BIG, "search tree");
+  }
+
+  [[nodiscard]] std::vector<sock_filter> instructions() const {
+    const auto kill = SECCOMP_RET_KILL_PROCESS;
+    std::vector<sock_filter> program{
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, seccomp_arch_native(), 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, kill),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+    program.insert(program.end(), tree_.begin(), tree_.end());
+    for (std::uint32_t value : verdict_values)
+      program.push_back(BPF_STMT(BPF_RET | BPF_K, value));
+    return program;
+  }
+
+private:
+  /// How far a conditional jump reaches.
+  static constexpr std::size_t jump_max = 256;
+
+  /// Where the instruction is that decides between these ranges.
+  std::size_t branch(std::size_t from, std::size_t to) {
+    if (to - from == 1)
+      return tree_.size() + ranges_[from].what;
+    std::size_t here = next_++;
+    std::size_t middle = (from + to) / 2;
+    std::size_t below = branch(from, middle);
+    std::size_t above = branch(middle, to);
+    auto distance = [here](std::size_t target) { return static_cast<__u8>(target - here - 1); };
+    tree_[here] = BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, ranges_[middle].first, distance(above),
+                           distance(below));
+    return here;
+  }
+
+  std::vector<call_range> ranges_;
+  std::vector<sock_filter> tree_;
+  std::size_t next_ = 0;
+};
+
 } // namespace
 
 std::vector<char> build_seccomp_program() {
-  auto program = refusals().instructions();
+  auto program = number_filter{call_ranges()}.instructions();
+  auto first = refusals().instructions();
   const auto second = allowances().instructions();
-  // The first program's "allow" becomes a jump to the second's beginning.
-  for (std::size_t i = 0; i < program.size(); ++i)
-    if (program[i].code == (BPF_RET | BPF_K) && program[i].k == SECCOMP_RET_ALLOW)
-      program[i] = BPF_STMT(BPF_JMP | BPF_JA, static_cast<__u32>(program.size() - i - 1));
+  // The first list's "allow" becomes a jump to the second's beginning.
+  for (std::size_t i = 0; i < first.size(); ++i)
+    if (first[i].code == (BPF_RET | BPF_K) && first[i].k == SECCOMP_RET_ALLOW)
+      first[i] = BPF_STMT(BPF_JMP | BPF_JA, static_cast<__u32>(first.size() - i - 1));
+  program.insert(program.end(), first.begin(), first.end());
   program.insert(program.end(), second.begin(), second.end());
   std::vector<char> bytes(program.size() * sizeof(sock_filter));
   std::memcpy(bytes.data(), program.data(), bytes.size());
