@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Python module `berth_warm`: what a warm Python interpreter needs from below.
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include "machines/namespace/templates/warm.h"
 
 #include <Python.h>
+#include <link.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void before_fork(void* context) {
   (void)context;
@@ -26,6 +30,15 @@ static void rehearse(void* context) {
   Py_XDECREF(result);
 }
 
+/// How many libraries this process has ever loaded.
+static int count_loads(struct dl_phdr_info* info, size_t size, void* count) {
+  (void)size;
+  *(unsigned long long*)count = info->dlpi_adds;
+  return 1;
+}
+
+static unsigned long long loads_before;
+
 static const char command_line[] = "/usr/bin/python3\0-u\0main.py";
 
 static PyObject* serve(PyObject* self, PyObject* callable) {
@@ -37,6 +50,7 @@ static PyObject* serve(PyObject* self, PyObject* callable) {
                                    .command_line = command_line,
                                    .command_line_size = sizeof(command_line)};
   struct berth_job job = {NULL, 0};
+  dl_iterate_phdr(count_loads, &loads_before);
   berth_serve(&hooks, &job);
   PyObject* bytes = PyBytes_FromStringAndSize(job.data, (Py_ssize_t)job.size);
   free(job.data);
@@ -72,6 +86,13 @@ static PyObject* leave(PyObject* self, PyObject* args) {
   int code = 0;
   if (!PyArg_ParseTuple(args, "i", &code))
     return NULL;
+  unsigned long long loads = 0;
+  dl_iterate_phdr(count_loads, &loads);
+  // What the template loaded has nothing to do at the end, and would write to many pages for it.
+  if (loads == loads_before) {
+    fflush(NULL);
+    _exit(code);
+  }
   exit(code);
 }
 

@@ -131,7 +131,8 @@ function countProcessors() {
   Module.syncBuiltinESMExports();
 }
 
-function run(job, native) {
+/** Makes this process look like one that was started for the job. Returns the source's path. */
+function setUp(job, native) {
   replaceEnvironment(job.env ?? {});
   try {
     process.chdir(job.cwd ?? '/');
@@ -144,35 +145,64 @@ function run(job, native) {
   process.execArgv = [];
   forgetOurselves();
   printWholly();
-  countProcessors();
-  if (native === undefined) return runFromFile(file, job.code);
-  becomeProcess(native);
-  if (looksForSource(job.code)) placeSource(file, job.code);
-  leaveEarly(native);
-  runInMemory(file, job.code);
+  if (native !== undefined) {
+    becomeProcess(native);
+    if (looksForSource(job.code)) placeSource(file, job.code);
+    leaveEarly(native);
+  }
+  return file;
+}
+
+function run(job, native) {
+  const file = setUp(job, native);
+  (native === undefined ? runFromFile : runInMemory)(file, job.code);
+}
+
+/** Notes what a job changes of this process. Returns what puts it back. */
+function remember() {
+  const names = ['pid', 'argv', 'execArgv', 'stdout', 'stderr', 'reallyExit', 'mainModule'];
+  const properties = names.map((name) => [name, Object.getOwnPropertyDescriptor(process, name)]);
+  const listeners = ['exit', 'uncaughtExceptionMonitor']
+    .map((name) => [name, process.rawListeners(name)]);
+  const env = {...process.env};
+  const cwd = process.cwd();
+  const modules = {...Module._cache};
+  return () => {
+    for (const [name, property] of properties) {
+      if (property === undefined) delete process[name];
+      else Object.defineProperty(process, name, property);
+    }
+    for (const [name, before] of listeners)
+      for (const listener of process.rawListeners(name))
+        if (!before.includes(listener)) process.removeListener(name, listener);
+    replaceEnvironment(env);
+    process.chdir(cwd);
+    forgetOurselves();
+    Object.assign(Module._cache, modules);
+  };
 }
 
 /** Does what a job does, to a pipe of its own, so that pages and code are ready before it comes. */
 function rehearse(native) {
   const {Socket} = require('node:net');
   const {Console} = require('node:console');
+  const putBack = remember();
   const [reading, writing] = native.pipe();
   const stream = new Socket({fd: writing, readable: false, writable: true});
   stream._type = 'pipe';
-  const out = new Console({stdout: stream, stderr: stream});
-  const sample = new Module('/work/rehearsal.js', undefined);
-  sample.filename = sample.id;
-  sample.paths = Module._nodeModulePaths('/work');
-  JSON.parse('{"code": "x", "args": [], "env": {"PATH": "/usr/bin"}}');
-  sample._compile('const fs = require("fs"); exports.say = (out) => out.log("x", {a: [1]});',
-    sample.filename);
-  sample.exports.say(out);
-  process.nextTick(() => {});
+  const job = JSON.parse('{"code": "const fs = require(\\"fs\\");'
+    + 'exports.say = (out) => out.log(\\"x\\", {a: [1]});",'
+    + '"args": [], "env": {"PATH": "/usr/bin:/bin", "HOME": "/home/agent"}}');
+  const file = setUp(job, native);
+  runInMemory(file, job.code);
   process._tickCallback?.();
+  Module._cache[file].exports.say?.(new Console({stdout: stream, stderr: stream}));
   stream.destroy();
   fs.closeSync(reading);
+  putBack();
 }
 
+countProcessors();
 module.exports = {run, rehearse};
 
 if (require.main === module) {

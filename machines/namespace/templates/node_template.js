@@ -15,4 +15,8 @@ for (const name of ['assert', 'buffer', 'child_process', 'events', 'fs', 'fs/pro
   'path', 'querystring', 'readline', 'stream', 'string_decoder', 'timers', 'tty', 'url', 'util'])
   require(name);
 
+// What is compiled here, and kept, no interpreter has to compile for itself.
+require('node:v8').setFlagsFromString('--no-flush-bytecode');
+for (let i = 0; i < 2; ++i) job.rehearse(native);
+
 job.run(JSON.parse(native.serve(() => job.rehearse(native))), native);

@@ -63,7 +63,8 @@ def search_path(directory, env):
     sys.path[:] = path + library_path
     site = sys.modules.get("site")
     home = env.get("HOME")
-    if site is not None and home and os.path.isdir(os.path.join(home, ".local/lib")):
+    # Not os.path.isdir: what it raises and catches costs more than all the rest here.
+    if site is not None and home and os.access(os.path.join(home, ".local/lib"), os.X_OK):
         site.USER_BASE = site.USER_SITE = None
         user_site = site.getusersitepackages()
         if os.path.isdir(user_site):
@@ -234,10 +235,10 @@ def any_end_matters(things):
     return any(type(thing) in kinds and id(thing) not in known for thing in things)
 
 
-def run(job):
-    """Runs the job and ends the process. Ends by SystemExit when the interpreter has to do it."""
+def set_up(job):
+    """Makes this process look like one that was started for the job. Returns the source's path."""
     global main_variables
-    env, cwd, code = job.get("env", {}), job.get("cwd", "/"), job["code"]
+    env, cwd = job.get("env", {}), job.get("cwd", "/")
     open_streams()
     replace_environment(env)
     try:
@@ -245,23 +246,29 @@ def run(job):
     except OSError as error:
         sys.stderr.write(f"cannot enter {cwd}: {error.strerror}\n")
         raise SystemExit(126) from None
-    directory = os.getcwd()
     name = job.get("name") or "main.py"
-    path = os.path.join(directory, name)
+    path = os.path.join(os.getcwd(), name)
     sys.argv = [name, *job.get("args", ())]
     sys.orig_argv = ["/usr/bin/python3", "-u", *sys.argv]
     search_path(os.path.dirname(path), env)
     main_variables = main_module(path).__dict__
-    prime_source(path, code)
-    place_source(path, code)
+    prime_source(path, job["code"])
+    place_source(path, job["code"])
     threading = sys.modules.get("threading")
     if threading is not None:
         threading.excepthook = threading.__excepthook__ = display_in_thread
+    return path
+
+
+def run(job):
+    """Runs the job and ends the process. Ends by SystemExit when the interpreter has to do it."""
+    path = set_up(job)
     for own in own_modules:
         sys.modules.pop(own, None)
     status = 0
     try:
-        body = compile(code.encode("utf-8", "surrogateescape"), path, "exec", dont_inherit=True)
+        code = job["code"].encode("utf-8", "surrogateescape")
+        body = compile(code, path, "exec", dont_inherit=True)
         if native is not None:
             native.evaluate(body, main_variables)
         else:
@@ -289,26 +296,21 @@ def interrupted():
 
 def rehearse():
     """Does what a job does, to nowhere, so that the pages it writes to are this process's own."""
-    global main_variables
-    kept = dict(os.environ), list(sys.path), sys.argv, sys.modules["__main__"], os.getcwd()
-    job = json.loads('{"code": "import sys\\nfor i in range(2):\\n  print(f\\"{i:03d}\\")\\n"}')
-    path = "/work/main.py"
-    open_streams()
-    replace_environment({"PATH": "/usr/bin:/bin", "HOME": "/home/agent"})
-    search_path("/work", {})
-    main_variables = main_module(path).__dict__
-    prime_source(path, job["code"])
-    body = compile(job["code"].encode(), path, "exec", dont_inherit=True)
-    native.evaluate(body, main_variables)
+    kept = dict(os.environ), list(sys.path), sys.argv, sys.orig_argv, sys.modules["__main__"]
+    job = json.loads(b'{"code": "import sys\\nfor i in range(2):\\n  print(f\\"{i:03d}\\")\\n",'
+                     b'"args": [], "env": {"PATH": "/usr/bin:/bin", "HOME": "/home/agent"}}')
+    path = set_up(job)
+    code = job["code"].encode("utf-8", "surrogateescape")
+    native.evaluate(compile(code, path, "exec", dont_inherit=True), main_variables)
     atexit._run_exitfuncs()
+    take_source_away()
     flush_streams()
     clear_main()
     gc.collect()
     any_end_matters(gc.get_objects())
     linecache.cache.clear()
     replace_environment(kept[0])
-    sys.path[:], sys.argv, sys.modules["__main__"] = kept[1:4]
-    os.chdir(kept[4])
+    sys.path[:], sys.argv, sys.orig_argv, sys.modules["__main__"] = kept[1:]
 
 
 library_path = [entry for entry in sys.path
