@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -266,15 +267,16 @@ void job_table::reap() {
   drain();
 }
 
+bool job_table::sweeping() const {
+  return std::any_of(jobs_.begin(), jobs_.end(),
+                     [](const auto& item) { return item.second->phase == job_phase::sweeping; });
+}
+
 void job_table::sweep() {
-  bool any = false;
-  bool exclusive = false;
-  for (const auto& [number, each] : jobs_) {
-    any = any || each->phase == job_phase::sweeping;
-    exclusive = exclusive || each->exclusive();
-  }
-  if (!any)
+  if (!sweeping())
     return;
+  bool exclusive = std::any_of(jobs_.begin(), jobs_.end(),
+                               [](const auto& item) { return item.second->exclusive(); });
   std::vector<pid_t> keep = kept();
   if (!leftovers_.pass(keep, keep.empty() || (exclusive && jobs_.size() == 1)))
     return;

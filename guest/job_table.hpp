@@ -30,8 +30,11 @@ public:
   /// A user's file is in the machine: what is compiled here is no longer sent back.
   void distrust() { trusted_ = false; }
 
-  /// Children died.
+  /// Children died, or may at last be in reach.
   void reap();
+  /// Whether something that a job left behind is still alive. Its end may never be told: a warm
+  /// interpreter on its way in cannot be killed before it has taken on our identity.
+  bool sweeping() const;
   /// The channel has room again.
   void on_room();
   /// Has a program of this language waiting, and says so, where that is the guest's own work.

@@ -21,6 +21,8 @@ constexpr int channel_fd = 3;
 constexpr int side_fd = 4;
 /// How long nothing must happen before the guest prepares for the next job.
 constexpr int quiet_ms = 1;
+/// How soon what a job left behind is looked at again.
+constexpr int sweep_again_ms = 1;
 /// Exit codes, for whoever looks at the machine's end.
 constexpr int exit_peer_gone = 0;
 constexpr int exit_protocol_broken = 65;
@@ -77,10 +79,13 @@ public:
     bool prepared = false;
     while (true) {
       channel_.flush();
-      int events = loop_.turn(prepared ? -1 : quiet_ms);
-      prepared = events == 0;
+      bool sweeping = jobs_.sweeping();
+      int events = loop_.turn(sweeping ? sweep_again_ms : prepared ? -1 : quiet_ms);
+      prepared = events == 0 && !sweeping;
       if (prepared)
         jobs_.replenish();
+      else if (events == 0)
+        jobs_.reap();
       channel_.flush();
       if (!channel_.full())
         jobs_.on_room();
