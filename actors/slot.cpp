@@ -259,7 +259,8 @@ void slot_logic::on_hello(const guest::hello& message) {
     machine_->destroy();
     return;
   }
-  bool waits = wanted_warm_ == "python" || wanted_warm_ == "javascript" || wanted_warm_ == "bash";
+  // For Go nothing can be kept waiting.
+  bool waits = !wanted_warm_.empty() && wanted_warm_ != "go";
   if (waits && !warm_.contains(wanted_warm_))
     wake_later(warm_wait, wake::warm, 0);
   else
