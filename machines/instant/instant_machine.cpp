@@ -7,6 +7,8 @@ namespace berth::machines {
 
 namespace {
 
+constexpr const char* keeps_no_files = "an instant machine keeps no files";
+
 class instant_machine : public machine, public std::enable_shared_from_this<instant_machine> {
 public:
   instant_machine(reactor& loop, const machine_spec& spec,
@@ -25,6 +27,17 @@ public:
   /// Its answers are as many as its jobs: there is nothing to hold back.
   void hold_output(bool) override {}
   machine_usage usage() const override { return {.disk_limit_bytes = limits_.disk_bytes}; }
+  void freeze_files(checkpoint_number checkpoint) override {
+    refuse(files_step::freeze, checkpoint);
+  }
+  void roll_back_files(checkpoint_number checkpoint) override {
+    refuse(files_step::roll_back, checkpoint);
+  }
+  void drop_files(checkpoint_number checkpoint) override { refuse(files_step::drop, checkpoint); }
+  void save_files(checkpoint_number checkpoint, checkpoint_number, std::shared_ptr<const owned_fd>,
+                  std::uint64_t) override {
+    refuse(files_step::save, checkpoint);
+  }
   void destroy() override {
     loop_.post([self = shared_from_this()] {
       if (auto listener = std::move(self->listener_))
@@ -39,6 +52,13 @@ public:
   }
 
 private:
+  void refuse(files_step step, checkpoint_number checkpoint) {
+    loop_.post([self = shared_from_this(), step, checkpoint] {
+      if (auto listener = self->listener_)
+        listener->on_files({.step = step, .checkpoint = checkpoint, .error = keeps_no_files});
+    });
+  }
+
   void answer(const guest::start_job& job) {
     say(guest::job_started{.job = job.job});
     std::size_t size = std::min<std::size_t>(job.code.size(), job.output_bytes);
@@ -60,7 +80,7 @@ private:
   void answer(const guest::end_job&) {}
   void answer(const guest::put_file& file) { say(guest::file_put{.request = file.request}); }
   void answer(const guest::get_file& file) {
-    say(guest::file_data{.request = file.request, .error = "an instant machine keeps no files"});
+    say(guest::file_data{.request = file.request, .error = keeps_no_files});
   }
   void answer(const guest::prepare& asked) { say(guest::warmed{.language = asked.language}); }
   void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }

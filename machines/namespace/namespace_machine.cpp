@@ -37,6 +37,7 @@ constexpr std::chrono::seconds end_within{12};
 constexpr std::chrono::milliseconds answer_first{2};
 /// What the guest has waiting by itself; the others come from templates.
 constexpr std::string_view guest_language = "bash";
+constexpr const char* keeps_no_states = "this machine keeps one state of its files only";
 
 void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
   auto size = std::min(from.size(), sizeof to - 1);
@@ -69,6 +70,11 @@ public:
   bool warm(std::string_view language) override;
   void hold_output(bool held) override;
   machine_usage usage() const override;
+  void freeze_files(checkpoint_number checkpoint) override;
+  void roll_back_files(checkpoint_number checkpoint) override;
+  void drop_files(checkpoint_number checkpoint) override;
+  void save_files(checkpoint_number checkpoint, checkpoint_number since,
+                  std::shared_ptr<const owned_fd> to, std::uint64_t bytes_max) override;
   void destroy() override;
 
   // On the reactor's thread.
@@ -98,6 +104,7 @@ private:
   void end();
   void end_channel();
   void gone();
+  void answer_files(files_done done);
   void apply_limits_locked();
 
   const std::shared_ptr<shared_state> source_;
@@ -630,6 +637,33 @@ machine_usage namespace_source::one_machine::usage() const {
     used.disk_bytes = (disk.f_blocks - disk.f_bfree) * block;
   }
   return used;
+}
+
+// --- states of files -----------------------------------------------------------------------------
+
+/// Told on the reactor's thread, unless the machine is gone by then.
+void namespace_source::one_machine::answer_files(files_done done) {
+  source_->loop.post([self = shared_from_this(), done = std::move(done)] {
+    if (auto listener = self->listener_)
+      listener->on_files(done);
+  });
+}
+
+void namespace_source::one_machine::freeze_files(checkpoint_number checkpoint) {
+  answer_files({.step = files_step::freeze, .checkpoint = checkpoint, .error = keeps_no_states});
+}
+
+void namespace_source::one_machine::roll_back_files(checkpoint_number checkpoint) {
+  answer_files({.step = files_step::roll_back, .checkpoint = checkpoint, .error = keeps_no_states});
+}
+
+void namespace_source::one_machine::drop_files(checkpoint_number checkpoint) {
+  answer_files({.step = files_step::drop, .checkpoint = checkpoint, .error = keeps_no_states});
+}
+
+void namespace_source::one_machine::save_files(checkpoint_number checkpoint, checkpoint_number,
+                                               std::shared_ptr<const owned_fd>, std::uint64_t) {
+  answer_files({.step = files_step::save, .checkpoint = checkpoint, .error = keeps_no_states});
 }
 
 // --- the source ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -38,6 +39,11 @@ public:
     out_of_memory_ = out_of_memory;
     changed_.notify_all();
   }
+  void on_files(machines::files_done done) override {
+    std::lock_guard guard{mutex_};
+    files_.push_back(std::move(done));
+    changed_.notify_all();
+  }
   void on_gone() override {
     std::lock_guard guard{mutex_};
     ++gone_count_;
@@ -68,6 +74,21 @@ public:
     frames_.pop_front();
     return frame;
   }
+  /// Waits for the end of the next step on the machine's files of that kind.
+  std::optional<machines::files_done> next_files(machines::files_step step) {
+    std::unique_lock lock{mutex_};
+    std::optional<machines::files_done> found;
+    changed_.wait_for(lock, hang_limit, [&] {
+      auto at = std::find_if(files_.begin(), files_.end(),
+                             [&](const auto& done) { return done.step == step; });
+      if (at != files_.end()) {
+        found = std::move(*at);
+        files_.erase(at);
+      }
+      return found || gone_count_ > 0;
+    });
+    return found;
+  }
   bool wait_lost() {
     std::unique_lock lock{mutex_};
     return changed_.wait_for(lock, hang_limit, [&] { return lost_count_ > 0; });
@@ -91,6 +112,7 @@ private:
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<guest::from_guest> frames_;
+  std::deque<machines::files_done> files_;
   int lost_count_ = 0;
   int gone_count_ = 0;
   bool out_of_memory_ = false;

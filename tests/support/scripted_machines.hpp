@@ -10,6 +10,15 @@
 
 namespace berth::test {
 
+/// A step on its files that a machine was asked for.
+struct files_request {
+  machines::files_step step{};
+  machines::checkpoint_number checkpoint = 0;
+  machines::checkpoint_number since = 0;
+  std::shared_ptr<const machines::owned_fd> to{};
+  std::uint64_t bytes_max = 0;
+};
+
 /// A machine whose guest the test plays. Everything happens on the test's thread.
 class scripted_machine : public machines::machine {
 public:
@@ -25,12 +34,31 @@ public:
   }
   void hold_output(bool is_held) override { held = is_held; }
   machines::machine_usage usage() const override { return used; }
+  void freeze_files(machines::checkpoint_number checkpoint) override {
+    files_asked.push_back({machines::files_step::freeze, checkpoint});
+  }
+  void roll_back_files(machines::checkpoint_number checkpoint) override {
+    files_asked.push_back({machines::files_step::roll_back, checkpoint});
+  }
+  void drop_files(machines::checkpoint_number checkpoint) override {
+    files_asked.push_back({machines::files_step::drop, checkpoint});
+  }
+  void save_files(machines::checkpoint_number checkpoint, machines::checkpoint_number since,
+                  std::shared_ptr<const machines::owned_fd> to, std::uint64_t bytes_max) override {
+    files_asked.push_back(
+        {machines::files_step::save, checkpoint, since, std::move(to), bytes_max});
+  }
   void destroy() override { destroyed = true; }
 
   /// The guest says hello.
   void hello() { listener->on_frame(guest::hello{}); }
   /// The machine is gone for good.
   void gone() { listener->on_gone(); }
+  /// A step on its files ended; an empty error: well.
+  void files(machines::files_step step, machines::checkpoint_number checkpoint,
+             std::string error = {}) {
+    listener->on_files({.step = step, .checkpoint = checkpoint, .error = std::move(error)});
+  }
   /// The last message of a type that was sent; null when there is none.
   template <class T>
   const T* last() const {
@@ -45,6 +73,7 @@ public:
   std::vector<guest::to_guest> sent;
   std::vector<machines::machine_limits> limits;
   std::vector<std::string> warm_asked;
+  std::vector<files_request> files_asked;
   machines::machine_usage used;
   bool warm_works = false;
   bool held = false;
