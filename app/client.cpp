@@ -2,7 +2,7 @@
 #include "app/client.hpp"
 
 #include "config/settings.hpp"
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -24,7 +24,7 @@ std::string environment(const char* name) {
 
 /// Whether a stream socket at an address takes a connection.
 bool takes(int family, const sockaddr* address, socklen_t size) {
-  machines::owned_fd probe{::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  owned_fd probe{::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   if (!probe)
     return false;
   if (::connect(probe.get(), address, size) == 0 || errno == EAGAIN)

@@ -4,7 +4,7 @@
 #include "app/terminal.hpp"
 #include "bridge/json.hpp"
 #include "config/languages.hpp"
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -43,7 +43,7 @@ expected<bytes> read_all(int fd, std::size_t bytes_max, const std::string& name)
 }
 
 expected<bytes> read_path(const std::string& path, std::size_t bytes_max) {
-  machines::owned_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  owned_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (!file)
     return fail(ec::not_found, "open " + path + ": " + std::strerror(errno));
   return read_all(file.get(), bytes_max, path);
@@ -148,7 +148,7 @@ public:
     sigaddset(&heard, SIGTERM);
     sigaddset(&heard, SIGHUP);
     sigprocmask(SIG_BLOCK, &heard, nullptr);
-    signals_ = machines::owned_fd{::signalfd(-1, &heard, SFD_CLOEXEC)};
+    signals_ = owned_fd{::signalfd(-1, &heard, SFD_CLOEXEC)};
   }
 
   int follow();
@@ -171,7 +171,7 @@ private:
   std::uint64_t reading_ = 0;
   std::uint64_t stdin_id_ = 0;
   berth::read next_;
-  machines::owned_fd signals_;
+  owned_fd signals_;
 };
 
 void live_run::ask_for_output() {

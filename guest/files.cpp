@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guest/files.hpp"
 
-#include "guest/fd.hpp"
 #include "guest/workspace.hpp"
+#include "messages/fd.hpp"
 
 #include <linux/magic.h>
 #include <linux/openat2.h>

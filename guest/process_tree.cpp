@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guest/process_tree.hpp"
 
-#include "guest/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <algorithm>
 #include <charconv>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guest/workspace.hpp"
 
-#include "guest/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/stat.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <chrono>
 #include <cstdint>

@@ -57,7 +57,9 @@ spool::spool(spool&& other) noexcept
   , files_{other.files_}
   , evicted_{other.evicted_}
   , jobs_{std::exchange(other.jobs_, {})}
-  , ended_{std::exchange(other.ended_, {})} {}
+  , ended_{std::exchange(other.ended_, {})} {
+  other.directory_.clear();
+}
 
 spool& spool::operator=(spool&& other) noexcept {
   if (this == &other)
@@ -75,6 +77,9 @@ spool& spool::operator=(spool&& other) noexcept {
 
 spool::~spool() {
   close_all();
+  // Files in it have no names, so nothing but the directory is left to remove.
+  if (!directory_.empty())
+    ::rmdir(directory_.c_str());
 }
 
 void spool::close_all() {

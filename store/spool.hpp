@@ -26,6 +26,7 @@ public:
 
   spool(spool&& other) noexcept;
   spool& operator=(spool&& other) noexcept;
+  /// Removes the directory, too, where nothing else is in it.
   ~spool();
 
   /// Appends to a stream and returns its new size. When the budget is used up, jobs that ended go

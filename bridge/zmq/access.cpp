@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bridge/zmq/access.hpp"
 
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -91,7 +91,7 @@ bool is_alive(const std::string& path) {
   if (path.size() >= sizeof place.sun_path)
     return false;
   path.copy(place.sun_path, path.size());
-  machines::owned_fd probe{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  owned_fd probe{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   if (!probe)
     return false;
   int rc = ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&place), sizeof place);

@@ -4,7 +4,7 @@
 #include "actors/event_sink.hpp"
 #include "bridge/zmq/envelope.hpp"
 #include "config/limits.hpp"
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <atomic>
 #include <cstddef>
@@ -57,7 +57,7 @@ private:
 
   const std::size_t events_max_;
   const std::size_t event_bytes_max_;
-  machines::owned_fd wake_;
+  owned_fd wake_;
   std::atomic<bool> wanted_ = false;
   std::atomic<std::uint64_t> dropped_ = 0;
   std::mutex mutex_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "guest/fd.hpp"
 #include "guest/languages/language.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/types.h>
 

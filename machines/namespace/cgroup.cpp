@@ -8,6 +8,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
@@ -105,9 +106,62 @@ std::string why(const char* what, int error) {
   return std::string{what} + ": " + std::strerror(error);
 }
 
+/// Rounds of a millisecond that the end of an instance's groups may take.
+constexpr int instance_tries = 3'000;
+
+/// Ends every process of a machine's group. On v1 one that is forking may slip through: whoever
+/// removes the group tries again.
+void kill_group(const cgroup_hierarchy& at, const std::string& name) {
+  if (at.version == cgroup_version::v2
+      && write_text_at(at.instance.get(), (name + "/cgroup.kill").c_str(), "1") == 0)
+    return;
+  owned_fd procs{
+      ::openat(at.instance.get(), (name + "/cgroup.procs").c_str(), O_RDONLY | O_CLOEXEC)};
+  char text[16 * 1024];
+  ssize_t count = procs ? ::read(procs.get(), text, sizeof text - 1) : 0;
+  text[count > 0 ? count : 0] = '\0';
+  for (char* at_text = text; *at_text != '\0';) {
+    char* end = at_text;
+    long pid = std::strtol(at_text, &end, 10);
+    if (end == at_text)
+      return;
+    if (pid > 0)
+      ::kill(static_cast<pid_t>(pid), SIGKILL);
+    for (at_text = end; *at_text == '\n';)
+      ++at_text;
+  }
+}
+
+/// Undoes hand_down_controllers when the machines are gone; not while another server has handed
+/// down what it has in the same group.
+bool leave_leaf(int own, const std::string& leaf, pid_t server) {
+  if (write_text_at(own, "cgroup.subtree_control", "-memory -pids -cpu") != 0)
+    (void)write_text_at(own, "cgroup.subtree_control", "-memory -pids");
+  // A server that died is nobody's parent any more; its number may be another's.
+  if (::getppid() == server)
+    (void)write_number_at(own, "cgroup.procs", static_cast<std::uint64_t>(server));
+  (void)write_number_at(own, "cgroup.procs", static_cast<std::uint64_t>(::getpid()));
+  return ::unlinkat(own, leaf.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT;
+}
+
+/// Names of the groups below an open one.
+std::vector<std::string> groups_below(int group) {
+  std::vector<std::string> names;
+  owned_fd again{::openat(group, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
+  if (dir == nullptr)
+    return names;
+  (void)again.release();
+  while (dirent* entry = ::readdir(dir))
+    if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+      names.emplace_back(entry->d_name);
+  ::closedir(dir);
+  return names;
+}
+
 /// Moves the server and this process into a leaf of their own and hands the controllers down.
 /// Returns an empty text, or why that failed.
-std::string hand_down_controllers(const cgroup_hierarchy& at, const std::string& leaf) {
+std::string hand_down_controllers(cgroup_hierarchy& at, const std::string& leaf) {
   if (at.own_path.empty())
     return "no group";
   owned_fd own{::open(at.own_path.c_str(), O_DIRECTORY | O_PATH | O_CLOEXEC)};
@@ -125,6 +179,7 @@ std::string hand_down_controllers(const cgroup_hierarchy& at, const std::string&
     for (pid_t pid : {::getppid(), ::getpid()})
       if (int error = write_number_at(home.get(), "cgroup.procs", static_cast<std::uint64_t>(pid)))
         return why("cannot move the server into a leaf", -error);
+    at.in_leaf = true;
     if (int error = enable(own.get()))
       return why("cannot hand controllers down (other processes in the server's group?)", -error);
   }
@@ -154,6 +209,7 @@ bool cgroup_tree::has(bool cgroup_hierarchy::*what) const {
 cgroup_tree cgroup_tree::open(std::string_view instance) {
   cgroup_tree tree;
   tree.instance_name_ = "berth-" + std::string{instance};
+  tree.server_ = ::getppid();
   auto mounts = mounted();
   // v2 first: where it has a controller, no v1 hierarchy can have it.
   std::stable_sort(mounts.begin(), mounts.end(),
@@ -270,20 +326,31 @@ bool cgroup_tree::remove(std::uint64_t number) const {
 }
 
 void cgroup_tree::kill(std::uint64_t number) const {
-  const std::string file = machine_name(number) + "/cgroup.kill";
   for (const auto& at : hierarchies_)
-    if (at.version == cgroup_version::v2)
-      (void)write_text_at(at.instance.get(), file.c_str(), "1");
+    kill_group(at, machine_name(number));
 }
 
-void cgroup_tree::remove_instance() {
+bool cgroup_tree::remove_instance() {
+  bool all = true;
   for (auto& at : hierarchies_) {
     // The mounts may be out of sight by now: the group is reached through its own descriptor.
     owned_fd own{::openat(at.instance.get(), "..", O_DIRECTORY | O_PATH | O_CLOEXEC)};
-    at.instance.reset();
-    ::unlinkat(own.get(), instance_name_.c_str(), AT_REMOVEDIR);
+    bool removed = false;
+    for (int tries = 0; !removed && tries < instance_tries; ++tries) {
+      if (tries > 0)
+        ::usleep(1'000);
+      for (const auto& name : groups_below(at.instance.get())) {
+        kill_group(at, name);
+        ::unlinkat(at.instance.get(), name.c_str(), AT_REMOVEDIR);
+      }
+      removed = ::unlinkat(own.get(), instance_name_.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT;
+    }
+    if (removed && at.in_leaf)
+      removed = leave_leaf(own.get(), instance_name_ + ".server", server_);
+    all = all && removed;
   }
   hierarchies_.clear();
+  return all;
 }
 
 std::vector<cgroup_fact> probe_cgroups() {

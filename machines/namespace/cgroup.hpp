@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/fd.hpp"
 #include "machines/machine.hpp"
 #include "machines/namespace/protocol.hpp"
+#include "messages/fd.hpp"
 
 #include <array>
 #include <string>
@@ -54,6 +54,8 @@ struct cgroup_hierarchy {
   bool cpu_usage = false;
   /// The instance's group, open; only after cgroup_tree::open.
   owned_fd instance;
+  /// Whether the server was moved into a leaf below its own group (v2).
+  bool in_leaf = false;
 };
 
 /// What a probe of one controller found.
@@ -85,15 +87,17 @@ public:
   int enter(std::uint64_t number, const machine_limits& limits, cgroup_handles& handles) const;
   /// Removes a machine's groups; false while one is still busy.
   bool remove(std::uint64_t number) const;
-  /// Kills what is in a machine's groups by cgroup.kill, where the kernel has it.
+  /// Kills what is in a machine's groups: at once by cgroup.kill on v2, one by one on v1.
   void kill(std::uint64_t number) const;
-  /// Removes the instance's groups; machines' groups must be gone.
-  void remove_instance();
+  /// Removes the instance's groups, and machines' groups that are still there with what is in them.
+  /// Takes at most some seconds; false when something stays.
+  bool remove_instance();
 
 private:
   bool has(bool cgroup_hierarchy::*what) const;
 
   std::string instance_name_;
+  pid_t server_ = 0;
   std::vector<cgroup_hierarchy> hierarchies_;
   std::vector<cgroup_fact> facts_;
   std::vector<std::string> paths_;

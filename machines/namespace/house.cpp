@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/namespace/house.hpp"
 
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/mount.h>
 #include <sys/prctl.h>

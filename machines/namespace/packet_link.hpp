@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/fd.hpp"
 #include "machines/namespace/protocol.hpp"
+#include "messages/fd.hpp"
 
 #include <cstddef>
 #include <deque>

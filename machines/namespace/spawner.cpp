@@ -6,6 +6,7 @@
 #include "machines/namespace/contain.hpp"
 #include "machines/namespace/house.hpp"
 #include "machines/namespace/packet_link.hpp"
+#include "machines/namespace/process_memory.hpp"
 #include "machines/namespace/sweep.hpp"
 #include "machines/namespace/template_keeper.hpp"
 
@@ -26,6 +27,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
@@ -504,6 +506,8 @@ void spawner_process::clear_dead() {
   for (auto at = dying_.begin(); at != dying_.end();) {
     std::uint64_t number = *at;
     if (!cgroups_.remove(number)) {
+      // An interpreter that was on its way into the machine when it ended is in its group still.
+      cgroups_.kill(number);
       ++at;
       continue;
     }
@@ -553,6 +557,17 @@ void spawner_process::on_injected(std::uint64_t number, std::string_view languag
   tell(note);
 }
 
+/// The process that a pidfd stands for, as we see it; 0 when it is gone.
+pid_t pid_of(int pidfd) {
+  owned_fd file{
+      ::open(("/proc/self/fdinfo/" + std::to_string(pidfd)).c_str(), O_RDONLY | O_CLOEXEC)};
+  char text[512] = {};
+  if (!file || ::read(file.get(), text, sizeof text - 1) <= 0)
+    return 0;
+  const char* line = std::strstr(text, "\nPid:");
+  return line == nullptr ? 0 : std::max(0, std::atoi(line + 5));
+}
+
 int spawner_process::resize_disk(const living& one, std::uint64_t bytes) const {
   owned_fd disk{::fspick(one.handle(spawner::handle_disk), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC)};
   if (!disk)
@@ -576,6 +591,8 @@ void spawner_process::limit(const request& asked) {
     if (asked.disk_bytes != one.limits.disk_bytes)
       note.error = resize_disk(one, asked.disk_bytes);
     std::uint64_t disk = note.error == 0 ? asked.disk_bytes : one.limits.disk_bytes;
+    if (!cgroups_.pids() && asked.processes != one.limits.processes)
+      limit_processes_of(pid_of(one.pidfd.get()), asked.processes + machine_overhead_processes);
     one.limits = {asked.memory_bytes, asked.processes, disk};
   }
   tell(note);
@@ -641,31 +658,11 @@ void spawner_process::watch_group(living& one) {
   tell({.kind = report_kind::memory_killed, .number = one.number, .oom_kills = one.watchdog_kills});
 }
 
-/// Without a group: the sum over the machine's processes of what is theirs alone. Interpreters that
-/// share pages with their template are counted in full, which overhead makes up for.
+/// Without a group. The interpreters' overhead makes up for what they share with their template.
 void spawner_process::watch_processes(living& one) {
-  owned_fd again{::openat(one.proc.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
-  if (dir == nullptr)
-    return;
-  (void)again.release();
-  std::uint64_t pages = 0;
-  while (dirent* entry = ::readdir(dir)) {
-    if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
-      continue;
-    const std::string path = std::string{entry->d_name} + "/statm";
-    owned_fd file{::openat(one.proc.get(), path.c_str(), O_RDONLY | O_CLOEXEC)};
-    char line[128] = {};
-    unsigned long long size = 0;
-    unsigned long long resident = 0;
-    unsigned long long shared = 0;
-    if (file && ::read(file.get(), line, sizeof line - 1) > 0
-        && std::sscanf(line, "%llu %llu %llu", &size, &resident, &shared) == 3)
-      pages += resident - std::min(shared, resident);
-  }
-  ::closedir(dir);
-  std::uint64_t used = pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  if (used <= one.limits.memory_bytes + machine_overhead_bytes)
+  std::uint64_t allowed = one.limits.memory_bytes + machine_overhead_bytes;
+  std::uint64_t disk = disk_used(one.handle(spawner::handle_disk));
+  if (memory_of_processes(one.proc.get(), allowed, disk) <= allowed)
     return;
   ++one.watchdog_kills;
   ::syscall(SYS_pidfd_send_signal, one.pidfd.get(), SIGKILL, nullptr, 0);
@@ -763,9 +760,11 @@ void spawner_process::end() {
     if (!machines_.empty())
       ::usleep(1'000);
   }
-  cgroups_.remove_instance();
-  instance_.remove();
-  ::_exit(machines_.empty() ? 0 : 1);
+  bool clean = cgroups_.remove_instance();
+  // What is left is found by the next start, as long as the instance's directory names it.
+  if (clean)
+    instance_.remove();
+  ::_exit(clean ? 0 : 1);
 }
 
 void spawner_process::run() {

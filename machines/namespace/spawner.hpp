@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/fd.hpp"
 #include "machines/namespace/namespace_settings.hpp"
+#include "messages/fd.hpp"
 
 #include <sys/types.h>
 

@@ -32,13 +32,40 @@ bool is_id(std::string_view name) {
   return name.size() == 12 && name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
+std::string base_name(std::string path) {
+  while (path.size() > 1 && path.back() == '/')
+    path.pop_back();
+  return path.substr(path.rfind('/') + 1);
+}
+
 /// Claiming and sweeping exclude each other: a directory without its lock yet is not a dead one.
-owned_fd lock_runtime_dir(const std::string& runtime_dir) {
-  owned_fd lock{
-      ::open((runtime_dir + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
-  if (lock && ::flock(lock.get(), LOCK_EX) != 0)
-    lock.reset();
-  return lock;
+/// The last instance takes the lock's file away with it; who waited for that one has to look again.
+owned_fd lock_runtime_dir(int runtime_dir) {
+  for (;;) {
+    owned_fd lock{::openat(runtime_dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
+    if (!lock || ::flock(lock.get(), LOCK_EX) != 0)
+      return {};
+    struct stat ours {};
+    struct stat there {};
+    if (::fstat(lock.get(), &ours) == 0
+        && ::fstatat(runtime_dir, "lock", &there, AT_SYMLINK_NOFOLLOW) == 0
+        && ours.st_ino == there.st_ino)
+      return lock;
+  }
+}
+
+/// Whether a runtime directory holds nothing but its lock.
+bool is_bare(int runtime_dir) {
+  owned_fd again{::openat(runtime_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
+  if (dir == nullptr)
+    return false;
+  (void)again.release();
+  bool bare = true;
+  while (dirent* entry = ::readdir(dir))
+    bare = bare && (std::string_view{entry->d_name} == "lock" || entry->d_name[0] == '.');
+  ::closedir(dir);
+  return bare;
 }
 
 /// Whether a listed path really is a group of that instance: the list is only text in a file.
@@ -124,9 +151,13 @@ instance_dir instance_dir::claim(const std::string& runtime_dir, std::string& wh
     why = runtime_dir + " must be ours and writable for nobody else";
     return {};
   }
-  owned_fd guard = lock_runtime_dir(runtime_dir);
+  owned_fd guard = lock_runtime_dir(made.parent_.get());
   if (!guard)
     return fail("cannot lock " + runtime_dir);
+  // The last instance of another server may have taken the directory away since.
+  struct stat named {};
+  if (::stat(runtime_dir.c_str(), &named) != 0 || named.st_ino != info.st_ino)
+    return claim(runtime_dir, why);
   std::array<unsigned char, 6> random{};
   if (::getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size()))
     return fail("no random numbers");
@@ -134,6 +165,7 @@ instance_dir instance_dir::claim(const std::string& runtime_dir, std::string& wh
     made.id_ += "0123456789abcdef"[byte >> 4];
     made.id_ += "0123456789abcdef"[byte & 15];
   }
+  made.name_ = base_name(runtime_dir);
   made.path_ = runtime_dir + "/" + made.id_;
   if (::mkdir(made.path_.c_str(), 0755) != 0 || ::mkdir((made.path_ + "/root").c_str(), 0755) != 0)
     return fail("cannot make " + made.path_);
@@ -153,9 +185,15 @@ bool instance_dir::note_groups(const std::vector<std::string>& paths) const {
 }
 
 void instance_dir::remove() {
-  if (parent_)
-    remove_instance(parent_.get(), id_);
+  if (!parent_)
+    return;
+  owned_fd guard = lock_runtime_dir(parent_.get());
+  remove_instance(parent_.get(), id_);
   lock_.reset();
+  // By then the host's paths are out of sight: the directory is reached through itself.
+  owned_fd above{::openat(parent_.get(), "..", O_DIRECTORY | O_PATH | O_CLOEXEC)};
+  if (guard && is_bare(parent_.get()) && ::unlinkat(parent_.get(), "lock", 0) == 0)
+    ::unlinkat(above.get(), name_.c_str(), AT_REMOVEDIR);
 }
 
 swept sweep(const std::string& runtime_dir) {
@@ -163,7 +201,7 @@ swept sweep(const std::string& runtime_dir) {
   owned_fd parent{::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW)};
   if (!parent)
     return total;
-  owned_fd guard = lock_runtime_dir(runtime_dir);
+  owned_fd guard = lock_runtime_dir(parent.get());
   if (!guard)
     return total;
   std::vector<std::string> ids;

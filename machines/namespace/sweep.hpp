@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/fd.hpp"
+#include "messages/fd.hpp"
 
 #include <cstddef>
 #include <string>
@@ -35,12 +35,14 @@ public:
   int lock_fd() const { return lock_.get(); }
   /// Writes down the cgroups, for whoever sweeps after us.
   bool note_groups(const std::vector<std::string>& paths) const;
-  /// Removes the directory, through its own descriptor: its path may be out of sight.
+  /// Removes the directory, through its own descriptor: its path may be out of sight. The last
+  /// instance's takes the runtime directory with it.
   void remove();
 
 private:
   std::string id_;
   std::string path_;
+  std::string name_; // the runtime directory's, in the one above
   owned_fd parent_;
   owned_fd dir_;
   owned_fd lock_;

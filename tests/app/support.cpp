@@ -257,6 +257,22 @@ server::server(const server_home& home, const nlohmann::json& settings)
   REQUIRE(eventually([&] { return curl("/health").first == 200; }));
 }
 
+server::~server() {
+  if (!program_)
+    return;
+  if (!program_->wait(std::chrono::milliseconds{0})) {
+    program_->signal(SIGTERM);
+    program_->wait();
+    eventually([&] { return !fs::exists(home_.runtime_dir() + "/machines"); });
+  }
+  std::string said = program_->err();
+  if (said.find("Sanitizer") == std::string::npos
+      && said.find("runtime error:") == std::string::npos)
+    return;
+  std::fwrite(said.data(), 1, said.size(), stderr);
+  std::abort();
+}
+
 std::vector<std::string> server::instances() const {
   std::vector<std::string> found;
   for (const auto& entry : fs::directory_iterator{home_.runtime_dir() + "/machines"})

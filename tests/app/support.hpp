@@ -100,9 +100,15 @@ class server {
 public:
   /// Returns when it says where it listens and is healthy; a test fails where it does not.
   explicit server(const server_home& home, const nlohmann::json& settings = {});
+  server(const server&) = delete;
+  server& operator=(const server&) = delete;
+  /// Stops it, if it runs still, and waits until nothing of it is left. Aborts the test run where a
+  /// sanitizer had something to say about the server.
+  ~server();
 
   process& program() { return *program_; }
   const std::string& router() const { return router_; }
+  const std::string& events() const { return events_; }
   const std::string& http() const { return http_; }
   /// Names of instances in the runtime directory: one, while it lives.
   std::vector<std::string> instances() const;

@@ -109,11 +109,15 @@ struct quiet_config : caf::actor_system_config {
   }
 };
 
-/// A folder for the socket files of one test.
+/// A folder for the socket files of one test. Bears the process's id: what a test run that was
+/// cut short left is removed by the next.
 class scratch_folder {
 public:
   scratch_folder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "berth-zmq-XXXXXX";
+    static const bool swept = sweep();
+    (void)swept;
+    std::string pattern =
+        std::filesystem::temp_directory_path() / (prefix + std::to_string(::getpid()) + "-XXXXXX");
     path_ = ::mkdtemp(pattern.data());
   }
   ~scratch_folder() {
@@ -126,6 +130,21 @@ public:
   std::string file(const std::string& name) const { return path_ / name; }
 
 private:
+  static inline const std::string prefix = "berth-zmq-";
+
+  static bool sweep() {
+    std::error_code failed;
+    for (const auto& entry :
+         std::filesystem::directory_iterator{std::filesystem::temp_directory_path(), failed}) {
+      std::string name = entry.path().filename();
+      std::string owner = name.substr(std::min(prefix.size(), name.size()));
+      owner.erase(std::min(owner.find('-'), owner.size()));
+      if (name.starts_with(prefix) && !std::filesystem::exists("/proc/" + owner))
+        std::filesystem::remove_all(entry.path(), failed);
+    }
+    return true;
+  }
+
   std::filesystem::path path_;
 };
 

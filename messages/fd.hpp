@@ -4,9 +4,10 @@
 #include <unistd.h>
 #include <utility>
 
-namespace berth::machines {
+namespace berth {
 
-/// A file descriptor that closes itself. Negative: none.
+/// A file descriptor that closes itself. Negative: none. Here because the guest, which may include
+/// nothing but messages, has descriptors as the server has.
 class owned_fd {
 public:
   owned_fd() = default;
@@ -38,4 +39,4 @@ private:
   int value_ = -1;
 };
 
-} // namespace berth::machines
+} // namespace berth
