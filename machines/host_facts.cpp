@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/host_facts.hpp"
 
-#include "machines/fd.hpp"
 #include "machines/namespace/cgroup.hpp"
 #include "machines/namespace/confine/confine.h"
 #include "machines/namespace/house.hpp"
+#include "messages/fd.hpp"
 
 #include <linux/seccomp.h>
 #include <sys/mount.h>
@@ -151,16 +151,21 @@ std::vector<host_fact> host_facts() {
   facts.push_back(
       fact_of("kvm", kvm ? 0 : errno, "/dev/kvm can be opened",
               "namespace machines do not need it; virtual machines run slowly without"));
-  for (const auto& [language, command] :
-       {std::pair<const char*, std::vector<std::string>>{"bash", {"/usr/bin/bash", "--version"}},
-        {"python", {"/usr/bin/python3", "--version"}},
-        {"javascript", {"/usr/bin/node", "--version"}},
-        {"rust", {"/usr/bin/rustc", "--version"}},
-        {"go", {"/usr/bin/go", "version"}}}) {
+  struct tool {
+    const char* language;
+    std::vector<std::string> command;
+    const char* package;
+  };
+  for (const auto& [language, command, package] :
+       {tool{"python", {"/usr/bin/python3", "--version"}, "python3"},
+        tool{"javascript", {"/usr/bin/node", "--version"}, "nodejs"},
+        tool{"bash", {"/usr/bin/bash", "--version"}, "bash"},
+        tool{"rust", {"/usr/bin/rustc", "--version"}, "rustc"},
+        tool{"go", {"/usr/bin/go", "version"}, "golang-go"}}) {
     std::string version = version_line(command);
     facts.push_back({std::string{"language "} + language, !version.empty(),
                      version.empty() ? command.front() + " does not run" : version,
-                     version.empty() ? std::string{"install "} + command.front() : ""});
+                     version.empty() ? std::string{"apt-get install "} + package : ""});
   }
   return facts;
 }
