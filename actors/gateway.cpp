@@ -173,7 +173,10 @@ void gateway_state::find_its_session(const std::string& id) {
   find_session wanted{.session = request.session,
                       .agent_id = request.agent_id,
                       .vm_type = request.vm_type,
-                      .kind = request.kind};
+                      .kind = request.kind,
+                      .memory_mib = request.memory_mib,
+                      .processes = request.processes,
+                      .disk_mib = request.disk_mib};
   self_->request(parts_.supervisor, caf::infinite, std::move(wanted))
       .then(
           [this, id](const session_info& session) {
@@ -349,14 +352,9 @@ caf::result<verdict> gateway_state::on_validate(const validate& request) {
 caf::result<session_info> gateway_state::on_open(const open_session& request) {
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains and takes nothing new");
-  // The limits of a session are checked as a job's are.
-  run limits_only;
-  limits_only.memory_mib = request.memory_mib;
-  limits_only.processes = request.processes;
-  limits_only.disk_mib = request.disk_mib;
-  auto limits = resolve_limits(limits_only, *parts_.config);
-  if (!limits)
-    return limits.error();
+  auto machine = resolve_machine(request, *parts_.config);
+  if (!machine)
+    return machine.error();
   return self_->delegate(parts_.supervisor, request);
 }
 

@@ -89,7 +89,7 @@ private:
   // Jobs.
   void run_in(std::uint32_t slot, const std::string& job, bool exclusive);
   void on_job_done(const std::string& job, outcome result);
-  void end_unplaced(const std::string& job, job_state state, std::string detail);
+  void end_unplaced(std::string job, job_state state, std::string detail);
   void serve_waiting();
   std::optional<std::uint32_t> find_idle(const std::string& language) const;
 
@@ -102,6 +102,7 @@ private:
   std::map<std::string, pool_plan::stock> stocks() const;
 
   // Sessions.
+  static caf::result<session_info> info_for(const find_session& job, const session_info& session);
   error admit_session(const open_session& request, const std::string& title) const;
   session_record& make_session(const open_session& request, std::string title);
   session_record* find_by(const std::string& any);
@@ -311,7 +312,8 @@ void supervisor_state::on_job_done(const std::string& id, outcome result) {
 }
 
 /// Ends a job that never reached a machine.
-void supervisor_state::end_unplaced(const std::string& id, job_state state, std::string detail) {
+/// The id is a copy: it may have been an element of the list that it is taken from.
+void supervisor_state::end_unplaced(std::string id, job_state state, std::string detail) {
   const placed_job& job = jobs_.at(id);
   outcome result;
   result.job = id;
@@ -618,15 +620,27 @@ void supervisor_state::run_queue(session_record& session) {
                                        : session_state::ready;
 }
 
+/// A session for a job, if the job can be one of its jobs.
+caf::result<session_info> supervisor_state::info_for(const find_session& job,
+                                                     const session_info& session) {
+  vm_type machine{.memory_mib = session.memory_mib,
+                  .processes = session.processes,
+                  .disk_mib = session.disk_mib,
+                  .kind = {}};
+  if (error why = check_in_session(job, machine))
+    return why;
+  return session;
+}
+
 caf::result<session_info> supervisor_state::on_find(const find_session& request) {
   if (!request.session.empty()) {
     session_record* session = find_by(request.session);
     if (session == nullptr || session->closed)
       return fail(ec::not_found, "session: there is no session " + request.session);
-    return session->info;
+    return info_for(request, session->info);
   }
   if (auto found = by_agent_.find(request.agent_id); found != by_agent_.end())
-    return sessions_.at(found->second).info;
+    return info_for(request, sessions_.at(found->second).info);
   if (!parts_.config->policy.auto_provision)
     return fail(ec::not_found, "agent_id: agent " + request.agent_id
                                    + " has no session, and auto_provision is off");
@@ -636,6 +650,8 @@ caf::result<session_info> supervisor_state::on_find(const find_session& request)
   open.kind = request.kind;
   std::string unnamed;
   if (error why = admit_session(open, unnamed))
+    return why;
+  if (error why = check_in_session(request, find_vm_type(*parts_.config, request.vm_type)))
     return why;
   return make_session(open, {}).info;
 }

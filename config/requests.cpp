@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/languages.hpp"
 #include "config/settings.hpp"
+#include "messages/internal.hpp"
 
 #include <algorithm>
 
@@ -148,6 +149,18 @@ error choose(const bound& range, const maybe<std::uint64_t>& asked, std::uint64_
 
 } // namespace
 
+error check_vm_type(std::string_view name, const settings& values) {
+  if (auto why = check_name("vm_type", name))
+    return why;
+  if (name.empty() || values.vm_types.contains(std::string{name}))
+    return {};
+  std::string known;
+  for (const auto& [each, type] : values.vm_types)
+    known += (known.empty() ? "" : ", ") + each;
+  return fail(ec::unsupported, "vm_type: no machine type is named \""
+                                   + std::string{name.substr(0, 64)} + "\"; " + known + " are");
+}
+
 vm_type find_vm_type(const settings& values, std::string_view name) {
   vm_type found{.memory_mib = values.defaults.memory_mib,
                 .processes = values.defaults.processes,
@@ -166,6 +179,8 @@ vm_type find_vm_type(const settings& values, std::string_view name) {
 }
 
 expected<job_limits> resolve_limits(const run& request, const settings& values) {
+  if (auto why = check_vm_type(request.vm_type, values))
+    return why;
   job_limits caps = caps_of(values);
   job_limits fallback = values.defaults;
   if (values.vm_types.contains(request.vm_type)) {
@@ -199,7 +214,7 @@ expected<vm_type> resolve_machine(const open_session& request, const settings& v
     return why;
   if (auto why = check_name("name", request.name))
     return why;
-  if (auto why = check_name("vm_type", request.vm_type))
+  if (auto why = check_vm_type(request.vm_type, values))
     return why;
   if (auto why = check_kind(request.kind))
     return why;
@@ -217,6 +232,25 @@ expected<vm_type> resolve_machine(const open_session& request, const settings& v
                         type.disk_mib, type.disk_mib))
     return why;
   return type;
+}
+
+error check_in_session(const find_session& job, const vm_type& machine) {
+  struct limit {
+    const char* name;
+    const maybe<std::uint64_t>& asked;
+    std::uint64_t has;
+  };
+  for (const auto& one : {limit{"memory_mib", job.memory_mib, machine.memory_mib},
+                          limit{"processes", job.processes, machine.processes},
+                          limit{"disk_mib", job.disk_mib, machine.disk_mib}})
+    if (one.asked && *one.asked != one.has)
+      return fail(*one.asked > one.has ? ec::too_large : ec::unsupported,
+                  std::string{one.name} + ": " + std::to_string(*one.asked)
+                      + (*one.asked > one.has ? " exceeds" : " is not") + " the session's "
+                      + std::to_string(one.has)
+                      + ", which all its jobs share; leave it out, open the session with it, or "
+                        "ask for one_shot");
+  return {};
 }
 
 error check_files(const std::vector<placed_file>& files) {
@@ -249,8 +283,6 @@ error check_request(const run& request) {
   if (auto why = check_name("agent_id", request.agent_id))
     return why;
   if (auto why = check_name("session", request.session))
-    return why;
-  if (auto why = check_name("vm_type", request.vm_type))
     return why;
   if (auto why = check_kind(request.kind))
     return why;

@@ -147,9 +147,11 @@ void fill_paths(settings& values);
 /// beyond maxima, unknown kinds, languages and isolation names. Returns the first fault, or none.
 error check(const settings& values);
 
-/// The machine type of a name, lowered to maxima and policy. Legacy clients send any name: an
-/// unknown or empty one is the policy's default_vm_type, and when that is unknown too, the
-/// settings' default limits.
+/// Refuses the name of a machine type that is not configured. An empty one is the default's.
+error check_vm_type(std::string_view name, const settings& values);
+
+/// The machine type of a name, lowered to maxima and policy. An empty name is the policy's
+/// default_vm_type, and when that is unknown, the settings' default limits.
 vm_type find_vm_type(const settings& values, std::string_view name);
 
 /// The limits of a job: what it asks for, else the machine type it names, else the defaults, within
@@ -160,6 +162,10 @@ expected<job_limits> resolve_limits(const run& request, const settings& values);
 /// The machine of a session: what it asks for, else its machine type, within maxima and policy.
 /// Errors as resolve_limits() gives them.
 expected<vm_type> resolve_machine(const open_session& request, const settings& values);
+
+/// Refuses a job of a session that asks for other memory, processes or disk than the session's
+/// machine has: they belong to the machine, and jobs beside it share them.
+error check_in_session(const struct find_session& job, const vm_type& machine);
 
 /// Checks everything about a request that no policy decides: a known language, code that is not
 /// blank, text without NUL, sizes, environment names, paths. The error names the member.

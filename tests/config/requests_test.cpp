@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/settings.hpp"
+#include "messages/internal.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -98,14 +99,17 @@ TEST_CASE("The policy caps limits: requests are refused, defaults lowered") {
   CHECK(find_vm_type(values, "development").memory_mib == 256);
 }
 
-TEST_CASE("A machine type gives a job its limits, and any name gives some type") {
+TEST_CASE("A machine type gives a job its limits, and a name that is none is refused") {
   settings values;
   run request = good();
   request.vm_type = "development";
   CHECK(resolve_limits(request, values)->memory_mib == 2048);
-  request.vm_type = "what legacy clients send";
-  CHECK(resolve_limits(request, values)->memory_mib == values.defaults.memory_mib);
-  CHECK(find_vm_type(values, "unknown") == find_vm_type(values, "focal-optimized"));
+  request.vm_type = "no-such-type";
+  auto refused = resolve_limits(request, values);
+  REQUIRE(!refused);
+  CHECK(refused.error() == ec::unsupported);
+  CHECK(to_refusal(refused.error()).detail.find("vm_type: no machine type is named") == 0);
+  CHECK(find_vm_type(values, "") == find_vm_type(values, "focal-optimized"));
   values.policy.default_vm_type = "unknown too";
   CHECK(find_vm_type(values, "").memory_mib == values.defaults.memory_mib);
   open_session session;
@@ -115,4 +119,21 @@ TEST_CASE("A machine type gives a job its limits, and any name gives some type")
   REQUIRE(machine);
   CHECK(machine->memory_mib == 64);
   CHECK(machine->kind == "qemu");
+  session.vm_type = "no-such-type";
+  CHECK(!resolve_machine(session, values));
+}
+
+TEST_CASE("A job of a session may ask for what the session has, and for nothing else") {
+  vm_type machine{.memory_mib = 1024, .processes = 128, .disk_mib = 512, .kind = {}};
+  CHECK(!check_in_session({}, machine));
+  find_session job;
+  job.memory_mib = 1024;
+  CHECK(!check_in_session(job, machine));
+  job.memory_mib = 1025;
+  CHECK(check_in_session(job, machine) == ec::too_large);
+  CHECK(to_refusal(check_in_session(job, machine)).detail.find("memory_mib: 1025") == 0);
+  job.memory_mib.reset();
+  job.disk_mib = 16;
+  CHECK(check_in_session(job, machine) == ec::unsupported);
+  CHECK(to_refusal(check_in_session(job, machine)).detail.find("disk_mib: 16 is not") == 0);
 }

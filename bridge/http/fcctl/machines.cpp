@@ -31,23 +31,29 @@ void list(const shared_context& c, list_sessions what, const responder& done,
                                });
 }
 
-reply created(const session_info& info) {
-  reply answer = json_reply(vm_json(info), 201);
+reply created(const session_info& info, const json& warnings) {
+  json made = vm_json(info);
+  made["warnings"] = warnings;
+  reply answer = json_reply(made, 201);
   answer.headers.emplace_back("Location", "/api/vms/" + info.machine);
   return answer;
 }
 
-void open(const shared_context& c, open_session wish, const responder& done, int tries) {
+void open(const shared_context& c, open_session wish, const responder& done, int tries,
+          json warnings = json::array()) {
+  if (std::string said = settle_vm_type(wish.vm_type, c->values); !said.empty())
+    warnings.push_back(std::move(said));
   open_session asked = wish;
-  c->gateway.ask<session_info>(std::move(asked), [c, wish = std::move(wish), done,
-                                                  tries](expected<session_info> answer) mutable {
-    if (answer)
-      return done(created(*answer));
-    if (tries == 0 || answer.error() != ec::already_exists)
-      return done(error_reply(answer.error()));
-    wish.name += "-" + std::to_string(now_ms() % 100'000'000);
-    open(c, std::move(wish), done, tries - 1);
-  });
+  c->gateway.ask<session_info>(
+      std::move(asked), [c, wish = std::move(wish), done, tries,
+                         warnings = std::move(warnings)](expected<session_info> answer) mutable {
+        if (answer)
+          return done(created(*answer, warnings));
+        if (tries == 0 || answer.error() != ec::already_exists)
+          return done(error_reply(answer.error()));
+        wish.name += "-" + std::to_string(now_ms() % 100'000'000);
+        open(c, std::move(wish), done, tries - 1, std::move(warnings));
+      });
 }
 
 /// The agent that a client names its machine after: `agent-<id>-vm`.

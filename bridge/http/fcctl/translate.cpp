@@ -175,6 +175,15 @@ decoded<maybe<std::uint64_t>> read_timeout(const json& body) {
   return found;
 }
 
+std::string settle_vm_type(std::string& name, const settings& values) {
+  if (name.empty() || values.vm_types.contains(name))
+    return {};
+  std::string said = "no machine type is named \"" + to_utf8(name.substr(0, 64))
+                     + "\": the machine is a " + values.policy.default_vm_type;
+  name.clear();
+  return said;
+}
+
 decoded<execute_request> read_execute(const json& body, const settings& values) {
   if (!body.is_object())
     return malformed{"", "must be a map, is " + detail::kind_of(body)};
@@ -204,6 +213,8 @@ decoded<execute_request> read_execute(const json& body, const settings& values) 
   made.execution_id = *execution;
   std::uint64_t asked = timeout->value_or(values.policy.execution_timeout_ms);
   made.job.timeout_ms = asked > 2 * margin_ms(asked) ? asked - margin_ms(asked) : asked;
+  if (std::string said = settle_vm_type(made.job.vm_type, values); !said.empty())
+    made.warnings.push_back(std::move(said));
   // Without an agent there is nobody to keep a machine for.
   made.job.one_shot = made.job.one_shot || (made.job.agent_id.empty() && made.job.session.empty());
   if (auto metadata = body.find("metadata"); metadata != body.end() && !metadata->is_null())

@@ -36,6 +36,10 @@ struct execute_request {
 /// give up on the connection at the same moment.
 decoded<execute_request> read_execute(const json& body, const settings& values);
 
+/// Clients name machine types that the server may not have: such a one becomes the default, and the
+/// text says so. Empty when the name stays.
+std::string settle_vm_type(std::string& name, const settings& values);
+
 /// A client's timeout in milliseconds; absent when there is none.
 decoded<maybe<std::uint64_t>> read_timeout(const json& body);
 
