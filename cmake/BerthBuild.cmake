@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What every target of the project shares: language level, warnings, hardening, options.
 option(BERTH_TESTS "Build the tests" ON)
+option(BERTH_BENCH "Build the benchmarks" ON)
 option(BERTH_WERROR "Treat warnings as errors" OFF)
 set(BERTH_SANITIZE "" CACHE STRING "Sanitizers for the server and its tests, for example address,undefined")
 option(BERTH_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
@@ -52,6 +53,14 @@ if(BERTH_SANITIZE)
   target_compile_options(berth_sanitize INTERFACE
     -fsanitize=${BERTH_SANITIZE} -fno-sanitize=null -fno-omit-frame-pointer)
   target_link_options(berth_sanitize INTERFACE -fsanitize=${BERTH_SANITIZE})
+endif()
+
+# What is fuzzed is instrumented, all of it, or the fuzzer would be blind.
+if(BERTH_FUZZ)
+  set(fuzz_flags -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=null,function,vptr
+    -fno-sanitize-recover=undefined)
+  target_compile_options(berth_flags INTERFACE ${fuzz_flags} -fno-omit-frame-pointer)
+  target_link_options(berth_flags INTERFACE ${fuzz_flags})
 endif()
 
 # berth_library(name SOURCES ... LINKS ...): one layer.

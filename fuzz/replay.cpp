@@ -16,13 +16,18 @@ int main(int argc, char** argv) {
       {"frames", berth::fuzz::frames},
       {"settings_file", berth::fuzz::settings_file},
       {"programs", berth::fuzz::programs},
+      {"http_json", berth::fuzz::http_json},
+      {"http_form", berth::fuzz::http_form},
+      {"model_text", berth::fuzz::model_text},
+      {"zmq_message", berth::fuzz::zmq_message},
+      {"packets", berth::fuzz::packets},
   };
   target run = nullptr;
   for (auto [name, function] : targets)
     if (argc == 3 && std::strcmp(argv[1], name) == 0)
       run = function;
   if (run == nullptr) {
-    std::fprintf(stderr, "usage: replay messages|frames|settings_file|programs DIRECTORY\n");
+    std::fprintf(stderr, "usage: replay TARGET DIRECTORY\n");
     return 2;
   }
   std::size_t files = 0;

@@ -3,10 +3,20 @@
 
 #include "actors/code_rules.hpp"
 #include "actors/redaction.hpp"
+#include "bridge/http/fcctl/code_blocks.hpp"
+#include "bridge/http/fcctl/translate.hpp"
+#include "bridge/http/message.hpp"
+#include "bridge/http/multipart.hpp"
+#include "bridge/json.hpp"
+#include "bridge/zmq/envelope.hpp"
 #include "config/settings.hpp"
+#include "machines/namespace/packet_link.hpp"
 #include "messages/codec.hpp"
 #include "messages/types.hpp"
 
+#include <sys/socket.h>
+
+#include <array>
 #include <cstdlib>
 
 namespace berth::fuzz {
@@ -33,6 +43,34 @@ void decode_as(const object_tree& tree) {
 template <class... Ts>
 void decode_all(type_list<Ts...>, const object_tree& tree) {
   (..., decode_as<Ts>(tree));
+}
+
+template <class T>
+void read_json_as(const json& tree) {
+  auto message = from_json<T>(tree);
+  if (!message) {
+    hold(!message.why().text().empty());
+    return;
+  }
+  auto back = from_json<T>(to_json(*message));
+  hold(static_cast<bool>(back) && encode(*back) == encode(*message));
+}
+
+template <class... Ts>
+void read_all_json(type_list<Ts...>, const json& tree) {
+  (..., read_json_as<Ts>(tree));
+}
+
+/// The pieces that are each preceded by their length, the last one cut off where the data ends.
+std::vector<std::span<const char>> pieces_of(std::span<const char> data) {
+  std::vector<std::span<const char>> pieces;
+  while (!data.empty()) {
+    std::size_t size =
+        std::min<std::size_t>(static_cast<unsigned char>(data.front()), data.size() - 1);
+    pieces.push_back(data.subspan(1, size));
+    data = data.subspan(1 + size);
+  }
+  return pieces;
 }
 
 } // namespace
@@ -75,6 +113,87 @@ void programs(std::span<const char> data) {
   bytes output{data.begin(), data.end()};
   bool changed = redact(output);
   hold(changed || std::equal(output.begin(), output.end(), data.begin(), data.end()));
+}
+
+void http_json(std::span<const char> data) {
+  static const settings values;
+  auto tree = parse_json({data.data(), data.size()});
+  if (!tree) {
+    hold(!tree.why().reason.empty());
+    return;
+  }
+  auto again = parse_json(json_text(*tree));
+  hold(static_cast<bool>(again));
+  read_all_json(client_types{}, *tree);
+  (void)http::fcctl::read_execute(*tree, values);
+}
+
+void http_form(std::span<const char> data) {
+  std::string_view text{data.data(), data.size()};
+  std::size_t line = std::min(text.find('\n'), text.size());
+  http::request asked;
+  if (http::parse_target(text.substr(0, line), asked))
+    for (const auto& part : asked.path)
+      hold(part.size() <= line);
+  auto parts = http::read_form(text.substr(0, line), text.substr(std::min(line + 1, text.size())));
+  if (!parts) {
+    hold(!parts.why().reason.empty());
+    return;
+  }
+  for (const auto& part : *parts)
+    hold(part.data.size() <= text.size());
+}
+
+void model_text(std::span<const char> data) {
+  std::string_view text{data.data(), data.size()};
+  auto blocks = http::fcctl::find_code(text);
+  std::size_t at = 0;
+  for (const auto& block : blocks) {
+    hold(block.start >= at && block.start < block.end && block.end <= text.size());
+    hold(block.code.size() <= block.end - block.start);
+    hold(block.confidence >= 0 && block.confidence <= 1);
+    at = block.start;
+    (void)json_text(http::fcctl::block_json(block));
+  }
+  auto intent = http::fcctl::find_intent(text, !blocks.empty());
+  hold(intent.confidence >= 0 && intent.confidence <= 1);
+}
+
+void zmq_message(std::span<const char> data) {
+  std::vector<zmq::message_t> frames;
+  for (auto piece : pieces_of(data))
+    if (frames.size() < zmq_frames_max)
+      frames.emplace_back(piece.data(), piece.size());
+  auto incoming = read_frames(frames, frames.size());
+  if (incoming.why.code != 0) {
+    hold(!incoming.why.detail.empty());
+    return;
+  }
+  hold(incoming.from.hops.size() <= zmq_hops_max);
+  auto tree = object_tree::parse(incoming.body);
+  if (!tree)
+    return;
+  zmq_call call = read_call(tree->root());
+  hold(call.why.code != 0 || !call.op.empty());
+  (void)encode_refusal(call.id, call.why);
+}
+
+void packets(std::span<const char> data) {
+  using machines::spawner::packet_link;
+  int ends[2];
+  hold(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+  owned_fd peer{ends[0]};
+  packet_link link{owned_fd{ends[1]}};
+  for (auto piece : pieces_of(data)) {
+    if (::send(peer.get(), piece.data(), piece.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+      return;
+    machines::spawner::request asked{};
+    std::size_t size = 0;
+    std::vector<owned_fd> fds;
+    auto got = link.receive(std::as_writable_bytes(std::span{&asked, 1}), size, fds);
+    hold(fds.empty() && size <= sizeof asked);
+    hold(got != packet_link::received::packet || size == piece.size());
+  }
 }
 
 } // namespace berth::fuzz

@@ -17,4 +17,15 @@ void settings_file(std::span<const char> data);
 /// A program of any language through the rules, and its text through redaction.
 void programs(std::span<const char> data);
 
+/// A body of HTTP in JSON: as every message a client may send, and as the shim's own requests.
+void http_json(std::span<const char> data);
+/// A target of a request line, and a form whose content type is the first line.
+void http_form(std::span<const char> data);
+/// A model's text, in which programs are looked for.
+void model_text(std::span<const char> data);
+/// Frames of a ZeroMQ message, each after its length in one byte, and the call in the last.
+void zmq_message(std::span<const char> data);
+/// Packets of a spawner's peer, each after its length in one byte, read from a real socket.
+void packets(std::span<const char> data);
+
 } // namespace berth::fuzz
