@@ -3,6 +3,7 @@
 #include "tests/support/skip.hpp"
 
 #include <csignal>
+#include <set>
 
 using namespace berth::test;
 
@@ -81,6 +82,76 @@ TEST_CASE("Ctrl-C in berth run cancels the job") {
   auto past = server.cli({"history", "--json", "--agent", "impatient"});
   INFO(past.out << past.err);
   CHECK(past.out.find("\"cancelled\"") != std::string::npos);
+}
+
+TEST_CASE(
+    "logs -f follows a job that runs to its end, ps and pool show it, logs shows it afterwards") {
+  NEEDS_SERVER();
+  auto& server = shared_server();
+  auto path = program_file("count.py", "import sys\nprint('one', flush=True)\nsys.stdin.read()\n"
+                                       "print('two', file=sys.stderr)\nsys.exit(5)");
+  auto running = server.cli_process({"run", "-i", "--session", "followed", path});
+  REQUIRE(eventually([&] { return running->out() == "one\n"; }));
+  auto jobs = nlohmann::json::parse(server.cli({"ps", "--json", "--session", "followed"}).out);
+  REQUIRE(jobs["jobs"].size() == 1);
+  std::string job = jobs["jobs"][0]["job"];
+  CHECK(jobs["jobs"][0]["state"] == "running");
+  auto table = server.cli({"ps"}).out;
+  CHECK(table.find(job) != std::string::npos);
+  CHECK(table.find("running") != std::string::npos);
+  auto pool = nlohmann::json::parse(server.cli({"pool", "--json"}).out);
+  CHECK(pool["sessions"] >= 1);
+  CHECK(server.cli({"pool"}).out.find(std::string{jobs["jobs"][0]["machine"]})
+        != std::string::npos);
+  CHECK(server.cli({"sessions"}).out.find("followed") != std::string::npos);
+  CHECK(server.cli({"logs", job}).out == "one\n");
+  auto following = server.cli_process({"logs", "-f", job});
+  REQUIRE(eventually([&] { return following->out() == "one\n"; }));
+  running->close_stdin();
+  CHECK(running->wait() == 5);
+  CHECK(running->err() == "two\n");
+  CHECK(following->wait() == 0);
+  CHECK(following->out() == "one\n");
+  CHECK(following->err() == "two\n");
+  auto past = server.cli({"logs", job});
+  CHECK(past.out == "one\n");
+  CHECK(past.err == "two\n");
+  auto entry = nlohmann::json::parse(server.cli({"history", "--json", "--job", job}).out);
+  CHECK(entry["entries"][0]["result"]["exit_code"] == 5);
+}
+
+TEST_CASE("What does not exist is told on standard error, with an exit code of its own") {
+  NEEDS_SERVER();
+  auto& server = shared_server();
+  for (const auto& command : {std::vector<std::string>{"logs", "no-such-job"},
+                              {"cancel", "no-such-job"},
+                              {"run", "/no/such/file.py"}}) {
+    CAPTURE(command[0]);
+    auto done = server.cli(command);
+    CHECK(done.code == 125);
+    CHECK(done.out.empty());
+    CHECK(done.err.find("berth: ") == 0);
+    CHECK(done.err.find("no") != std::string::npos);
+  }
+  CHECK(server.cli({"no-such-command"}).code != 0);
+  auto nobody =
+      execute({BERTH_BUILD_DIR "/berth", "ps", "--endpoint", "ipc:///nonexistent/socket"});
+  CHECK(nobody.code == 125);
+  CHECK(nobody.err.find("no server answers") != std::string::npos);
+}
+
+TEST_CASE("doctor says that this host can, and names each thing once") {
+  NEEDS_SERVER();
+  auto text = execute({BERTH_BUILD_DIR "/berth", "doctor"});
+  INFO(text.out);
+  CHECK(text.code == 0);
+  auto all = nlohmann::json::parse(execute({BERTH_BUILD_DIR "/berth", "doctor", "--json"}).out);
+  CHECK(all["ok"] == true);
+  std::set<std::string> names;
+  for (const auto& fact : all["facts"]) {
+    CHECK(names.insert(fact["name"]).second);
+    CHECK(fact["ok"].get<bool>() == fact["mend"].get<std::string>().empty());
+  }
 }
 
 TEST_CASE("health, pool, sessions, ps and describe answer on the command line, in JSON too") {
