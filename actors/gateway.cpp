@@ -26,6 +26,8 @@ struct alive_job {
   job_order order;
   caf::typed_response_promise<outcome> runner;     // a `run` waits for the end
   caf::typed_response_promise<accepted> submitter; // a `submit` waits for the record
+  /// Who cancels it after its machine ended it, and before it is recorded.
+  std::vector<caf::typed_response_promise<cancelled>> late_cancels;
 };
 
 /// GATEWAY: where every door leads.
@@ -273,6 +275,8 @@ void gateway_state::close(const std::string& id, outcome result) {
               return;
             announce_end(*kept);
             alive_job& job = node.mapped();
+            for (auto& late : job.late_cancels)
+              late.deliver(cancelled{.job = id, .state = kept->state});
             if (job.submitter.pending())
               job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
             if (job.runner.pending())
@@ -305,6 +309,8 @@ void gateway_state::refuse(const std::string& id, const error& why) {
                                              .at_ms = unix_ms()}});
   caf::anon_send(parts_.supervisor, stop_job{.job = id, .reason = end_reason::interrupted});
   alive_job& job = node.mapped();
+  for (auto& late : job.late_cancels)
+    late.deliver(why);
   if (job.submitter.pending())
     job.submitter.deliver(why);
   if (job.runner.pending())
@@ -317,7 +323,13 @@ caf::result<cancelled> gateway_state::on_cancel(const cancel& request) {
   stop_job stop{.job = request.job, .reason = end_reason::cancelled};
   self_->request(parts_.supervisor, caf::infinite, std::move(stop))
       .then([promise](const cancelled& answer) mutable { promise.deliver(answer); },
-            [this, promise, id = request.job](const error&) { tell_ended(id, promise); });
+            [this, promise, id = request.job](const error&) {
+              // Its end may be on its way to HISTORY.
+              if (auto found = jobs_.find(id); found != jobs_.end())
+                found->second.late_cancels.push_back(promise);
+              else
+                tell_ended(id, promise);
+            });
   return promise;
 }
 

@@ -72,7 +72,7 @@ public:
 private:
   caf::result<outcome> on_place(const place_job& request);
   caf::result<cancelled> on_stop(const stop_job& request);
-  job_list on_list_jobs(const list_jobs& request) const;
+  job_list on_list_jobs(const list_jobs& request);
   caf::result<session_info> on_find(const find_session& request);
   caf::result<session_info> on_open(const open_session& request);
   caf::result<session_closed> on_close(const close_session& request);
@@ -343,11 +343,13 @@ caf::result<cancelled> supervisor_state::on_stop(const stop_job& request) {
   return cancelled{.job = request.job, .state = job_state::cancelled};
 }
 
-job_list supervisor_state::on_list_jobs(const list_jobs& request) const {
+job_list supervisor_state::on_list_jobs(const list_jobs& request) {
   job_list all;
+  const session_record* session = find_by(request.session);
+  const std::string& only = session != nullptr ? session->info.session : request.session;
   for (const auto& [id, job] : jobs_) {
     const run& wanted = job.order.request;
-    if (!request.session.empty() && request.session != wanted.session)
+    if (!only.empty() && only != wanted.session)
       continue;
     all.jobs.push_back({.job = id,
                         .state = job.slot ? job_state::running : job_state::queued,

@@ -2,6 +2,10 @@
 #include "tests/app/support.hpp"
 #include "tests/support/skip.hpp"
 
+#include <csignal>
+#include <filesystem>
+#include <unistd.h>
+
 using namespace berth::test;
 
 namespace {
@@ -25,6 +29,57 @@ assert ask("health")["status"] == "healthy"
 outcome = result["outcome"]
 outcome_text = {k: v if not isinstance(v, bytes) else v[-300:] for k, v in outcome.items()}
 check(outcome, outcome_text)
+)py";
+
+constexpr const char* memory_bomb = R"py(
+bad = dict(language="python", memory_mib=64, timeout_ms=30_000, code="""
+kept = []
+while True:
+    kept.append(bytearray(b"x") * (1 << 20))
+""")
+def check(outcome, text):
+    assert outcome["state"] == "out_of_memory", text
+)py";
+
+constexpr const char* shared_memory_bomb = R"py(
+bad = dict(language="python", memory_mib=64, disk_mib=16, timeout_ms=30_000, code="""
+import mmap, time
+shared = mmap.mmap(-1, 1 << 30)
+for page in range(0, 1 << 29, 4096):
+    shared[page] = 1
+time.sleep(5)
+""")
+def check(outcome, text):
+    assert outcome["state"] == "out_of_memory", text
+)py";
+
+constexpr const char* descriptor_bomb = R"py(
+bad = dict(language="python", memory_mib=64, disk_mib=16, timeout_ms=30_000, code="""
+import os, time
+file = os.memfd_create("x")
+for _ in range(512):
+    os.write(file, bytes([1]) * (1 << 20))
+time.sleep(5)
+""")
+def check(outcome, text):
+    assert outcome["state"] == "out_of_memory", text
+)py";
+
+constexpr const char* fork_counter = R"py(
+bad = dict(language="python", processes=8, timeout_ms=30_000, code="""
+import os, signal
+count = 0
+try:
+    while count < 1000:
+        if os.fork() == 0:
+            signal.pause()
+        count += 1
+except OSError:
+    pass
+print(count)
+""")
+def check(outcome, text):
+    assert outcome["state"] == "exited" and 4 <= int(outcome["stdout"]) <= 24, text
 )py";
 
 void require_held(const std::string& abuser) {
@@ -53,17 +108,31 @@ def check(outcome, text):
 
 TEST_CASE("A memory bomb ends out_of_memory while neighbours are served") {
   NEEDS_SERVER();
-  if (!shared_server().has_cgroups())
-    return skip("no cgroups that can be written: memory is limited by process");
-  require_held(R"py(
-bad = dict(language="python", memory_mib=64, timeout_ms=30_000, code="""
-kept = []
-while True:
-    kept.append(bytearray(b"x") * (1 << 20))
-""")
-def check(outcome, text):
-    assert outcome["state"] == "out_of_memory", text
-)py");
+  require_held(memory_bomb);
+}
+
+TEST_CASE("Memory that is shared or that only a descriptor holds counts, too") {
+  NEEDS_SERVER();
+  require_held(shared_memory_bomb);
+  require_held(descriptor_bomb);
+}
+
+TEST_CASE("An ordinary user's server, without cgroups, holds memory and processes as well") {
+  NEEDS_SERVER();
+  if (::geteuid() != 0)
+    return skip("not root: all tests here are an ordinary user's");
+  constexpr uid_t nobody = 65534;
+  server_home home{nobody};
+  server serving{home, {{"vm_execution", {{"code_validation", false}}}}};
+  CHECK(!serving.has_cgroups());
+  for (const char* bomb : {memory_bomb, shared_memory_bomb, descriptor_bomb, fork_counter}) {
+    auto done = serving.python(std::string{bomb} + beside_neighbours);
+    INFO(done.out << done.err << serving.program().err());
+    CHECK(done.code == 0);
+  }
+  serving.program().signal(SIGTERM);
+  CHECK(serving.program().wait() == 0);
+  CHECK(std::filesystem::is_empty(home.runtime_dir()));
 }
 
 TEST_CASE("Memory in files counts, and a disk filler is told that there is no space") {

@@ -168,11 +168,16 @@ ended execute(std::vector<std::string> argv, std::string_view input,
   return {code.value_or(-1), child.out(), child.err()};
 }
 
-server_home::server_home() {
+server_home::server_home()
+  : server_home(::geteuid()) {}
+
+server_home::server_home(uid_t owner)
+  : owner_(owner) {
   // As root: where no other user may write, and the server's user may still pass.
-  path_ = (::geteuid() == 0 ? std::string{"/run"} : fs::temp_directory_path().string())
+  path_ = (owner == 0 ? std::string{"/run"} : fs::temp_directory_path().string())
           + "/berth-server-test.XXXXXX";
-  if (::mkdtemp(path_.data()) == nullptr || ::chmod(path_.c_str(), 0755) != 0)
+  if (::mkdtemp(path_.data()) == nullptr || ::chmod(path_.c_str(), 0755) != 0
+      || ::chown(path_.c_str(), owner, static_cast<gid_t>(-1)) != 0)
     throw std::runtime_error{"cannot make " + path_};
 }
 
@@ -239,8 +244,18 @@ server::server(const server_home& home, const nlohmann::json& settings)
     all.merge_patch(settings);
   std::string config = home.path() + "/berth.json";
   write_file(config, all.dump(2));
-  program_ = std::make_unique<process>(
-      std::vector<std::string>{BERTH_BUILD_DIR "/berth", "serve", "--config", config});
+  std::vector<std::string> command{BERTH_BUILD_DIR "/berth", "serve", "--config", config};
+  if (home.owner() != ::geteuid()) {
+    command[0] = home.path() + "/build/berth";
+    fs::create_directories(home.path() + "/build/lib");
+    fs::copy(BERTH_BUILD_DIR "/berth", command[0]);
+    fs::copy(BERTH_BUILD_DIR "/lib/berth", home.path() + "/build/lib/berth",
+             fs::copy_options::recursive);
+    const std::string user = std::to_string(home.owner());
+    command.insert(command.begin(),
+                   {"setpriv", "--reuid=" + user, "--regid=" + user, "--clear-groups", "--"});
+  }
+  program_ = std::make_unique<process>(std::move(command));
   bool said = eventually([&] {
     return program_->out().find("http      ") != std::string::npos
            || program_->wait(std::chrono::milliseconds{0});

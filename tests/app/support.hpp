@@ -69,16 +69,22 @@ ended execute(std::vector<std::string> argv, std::string_view input = {},
 /// A directory for one server: settings, data, sockets. Removed with it.
 class server_home {
 public:
+  /// For a server of this process's own user.
   server_home();
+  /// For another user's; only root can.
+  explicit server_home(uid_t owner);
   server_home(const server_home&) = delete;
   server_home& operator=(const server_home&) = delete;
   ~server_home();
 
   const std::string& path() const { return path_; }
   std::string runtime_dir() const { return path_ + "/run"; }
+  /// Who is to run the server.
+  uid_t owner() const { return owner_; }
 
 private:
   std::string path_;
+  uid_t owner_;
 };
 
 /// A process of the host, which a later process with the same number is not mistaken for.
@@ -98,7 +104,8 @@ std::vector<std::string> groups_of(const std::string& instance);
 /// A running `berth serve`. Its ports are chosen by the kernel.
 class server {
 public:
-  /// Returns when it says where it listens and is healthy; a test fails where it does not.
+  /// Returns when it says where it listens and is healthy; a test fails where it does not. A home
+  /// of another user's gets a copy of the program: that user may not see where it was built.
   explicit server(const server_home& home, const nlohmann::json& settings = {});
   server(const server&) = delete;
   server& operator=(const server&) = delete;
