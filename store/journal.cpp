@@ -373,7 +373,7 @@ error journal::prepare() {
   // number here is for when it cannot keep up.
   constexpr const char* pragmas =
       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -32768;"
+      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -4096;"
       "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;";
   if (error why = db().run(pragmas))
     return why;
