@@ -160,7 +160,9 @@ void model_text(std::span<const char> data) {
 }
 
 void zmq_message(std::span<const char> data) {
+  // A ROUTER puts the peer's identity before what a client sent: there is always one frame.
   std::vector<zmq::message_t> frames;
+  frames.emplace_back(std::string_view{"peer"});
   for (auto piece : pieces_of(data))
     if (frames.size() < zmq_frames_max)
       frames.emplace_back(piece.data(), piece.size());
