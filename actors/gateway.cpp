@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/gateway.hpp"
 
+#include "actors/code_rules.hpp"
 #include "actors/ids.hpp"
 #include "config/languages.hpp"
 #include "config/limits.hpp"
@@ -12,10 +13,9 @@
 #include <caf/typed_event_based_actor.hpp>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <optional>
-#include <variant>
+#include <unordered_map>
 
 namespace berth {
 
@@ -24,6 +24,7 @@ namespace {
 /// A job between its admission and its reply.
 struct alive_job {
   job_order order;
+  error refusal; // it is not served after all: what the client is told instead of the outcome
   caf::typed_response_promise<outcome> runner;     // a `run` waits for the end
   caf::typed_response_promise<accepted> submitter; // a `submit` waits for the record
   /// Who cancels it after its machine ended it, and before it is recorded.
@@ -38,8 +39,11 @@ public:
   gateway_actor::behavior_type make_behavior(gateway_actor::pointer self, gateway_parts parts);
 
 private:
-  caf::result<outcome> on_run(const run& request);
-  caf::result<accepted> on_submit(const submit& request);
+  /// What names a job in here: it costs no memory of its own, as the job's id does.
+  using ticket = std::uint64_t;
+
+  caf::result<outcome> on_run(run& request);
+  caf::result<accepted> on_submit(submit& request);
   caf::result<cancelled> on_cancel(const cancel& request);
   void tell_ended(const std::string& id, caf::typed_response_promise<cancelled> promise);
   caf::result<output_slice> on_read(const read& request);
@@ -50,23 +54,29 @@ private:
   caf::result<drained> on_drain(const drain& request);
 
   // The life of a job, step by step.
-  expected<job_order> admit(const run& request) const;
+  expected<job_order> admit(run& request) const;
   void begin(alive_job job);
-  void find_its_session(const std::string& id);
-  void judge_it(const std::string& id);
-  void start(const std::string& id);
-  void block(const std::string& id);
-  void on_recorded(const std::string& id);
-  void on_ended(const std::string& id, outcome result);
-  void close(const std::string& id, outcome result);
-  void refuse(const std::string& id, const error& why);
+  void find_its_session(ticket id);
+  void judge_it(ticket id);
+  void on_judged(ticket id, verdict answer);
+  void record(ticket id);
+  void start(ticket id);
+  void block(ticket id);
+  void on_recorded(ticket id);
+  void on_ended(ticket id, outcome result);
+  void close(ticket id, outcome result);
+  void answer(ticket id, outcome result);
+  void refuse(ticket id, const error& why);
   void announce_end(const outcome& result);
+  void publish(const std::string& job, std::string state, std::string detail, std::int64_t at_ms);
   void on_grace_over();
   void check_drained();
 
   gateway_actor::pointer self_ = nullptr;
   gateway_parts parts_;
-  std::map<std::string, alive_job> jobs_; // ids sort by time
+  std::unique_ptr<const code_rules> rules_;
+  std::unordered_map<ticket, alive_job> jobs_;
+  ticket next_ticket_ = 0;
   std::int64_t started_at_ms_ = unix_ms();
   bool is_draining_ = false;
   std::uint32_t ended_in_drain_ = 0;
@@ -78,9 +88,10 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
                                                           gateway_parts parts) {
   self_ = self;
   parts_ = std::move(parts);
+  rules_ = std::make_unique<const code_rules>(parts_.config->policy);
   return {
-      [this](const run& x) { return on_run(x); },
-      [this](const submit& x) { return on_submit(x); },
+      [this](run& x) { return on_run(x); },
+      [this](submit& x) { return on_submit(x); },
       [this](const read& x) { return on_read(x); },
       [this](const cancel& x) { return on_cancel(x); },
       [this](const write_stdin& x) { return self_->delegate(parts_.supervisor, x); },
@@ -103,8 +114,8 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
 
 // --- admission -----------------------------------------------------------------------------------
 
-/// The order of a request, or why it is refused at once.
-expected<job_order> gateway_state::admit(const run& request) const {
+/// The order of a request, which it takes over, or why it is refused at once.
+expected<job_order> gateway_state::admit(run& request) const {
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains and takes nothing new");
   if (jobs_.size() >= parts_.config->pool.jobs_alive_max)
@@ -127,7 +138,7 @@ expected<job_order> gateway_state::admit(const run& request) const {
   if (!limits)
     return limits.error();
   job_order order{.job = new_job_id(),
-                  .request = request,
+                  .request = std::move(request),
                   .limits = *limits,
                   .verdict = {},
                   .submitted_at_ms = unix_ms()};
@@ -135,7 +146,7 @@ expected<job_order> gateway_state::admit(const run& request) const {
   return order;
 }
 
-caf::result<outcome> gateway_state::on_run(const run& request) {
+caf::result<outcome> gateway_state::on_run(run& request) {
   auto order = admit(request);
   if (!order)
     return order.error();
@@ -147,7 +158,7 @@ caf::result<outcome> gateway_state::on_run(const run& request) {
   return promise;
 }
 
-caf::result<accepted> gateway_state::on_submit(const submit& request) {
+caf::result<accepted> gateway_state::on_submit(submit& request) {
   auto order = admit(request);
   if (!order)
     return order.error();
@@ -160,17 +171,17 @@ caf::result<accepted> gateway_state::on_submit(const submit& request) {
 }
 
 void gateway_state::begin(alive_job job) {
-  std::string id = job.order.job;
   const run& request = job.order.request;
   bool in_session = !request.session.empty() || (!request.agent_id.empty() && !request.one_shot);
-  jobs_[id] = std::move(job);
+  ticket id = ++next_ticket_;
+  jobs_.emplace(id, std::move(job));
   if (in_session)
     find_its_session(id);
   else
     judge_it(id);
 }
 
-void gateway_state::find_its_session(const std::string& id) {
+void gateway_state::find_its_session(ticket id) {
   const run& request = jobs_.at(id).order.request;
   find_session wanted{.session = request.session,
                       .agent_id = request.agent_id,
@@ -191,69 +202,88 @@ void gateway_state::find_its_session(const std::string& id) {
           [this, id](const error& why) { refuse(id, why); });
 }
 
-void gateway_state::judge_it(const std::string& id) {
+/// A short program is judged here and now, which costs less than asking; a long one by the
+/// VALIDATOR, so that nobody waits for it.
+void gateway_state::judge_it(ticket id) {
   const run& request = jobs_.at(id).order.request;
+  if (request.code.size() <= limits::judged_at_once_bytes_max) {
+    on_judged(id, rules_->judge(request.code, request.language));
+    return;
+  }
   self_
       ->request(parts_.validator, caf::infinite,
                 judge{.code = request.code, .language = request.language})
-      .then(
-          [this, id](verdict& answer) {
-            job_order& order = jobs_.at(id).order;
-            order.verdict = std::move(answer);
-            self_->send(parts_.hub,
-                        open_stream{.job = id, .output_bytes = order.limits.output_bytes});
-            self_->request(parts_.history, caf::infinite, record_accepted{.order = order})
-                .then([this, id](const recorded&) { on_recorded(id); },
-                      [this, id](const error& why) { refuse(id, why); });
-            if (order.verdict.decision == decision::block)
-              block(id);
-            else
-              start(id);
-          },
-          [this, id](const error& why) { refuse(id, why); });
+      .then([this, id](verdict& answer) { on_judged(id, std::move(answer)); },
+            [this, id](const error& why) { refuse(id, why); });
 }
 
 // --- a job's life --------------------------------------------------------------------------------
 
-/// Runs the job while its acceptance is being written: the reply waits for both.
-void gateway_state::start(const std::string& id) {
+void gateway_state::on_judged(ticket id, verdict answer) {
+  job_order& order = jobs_.at(id).order;
+  order.verdict = std::move(answer);
+  self_->send(parts_.hub, open_stream{.job = order.job, .output_bytes = order.limits.output_bytes});
+  record(id);
+  if (order.verdict.decision == decision::block)
+    block(id);
+  else
+    start(id);
+}
+
+/// Has the acceptance recorded, beside the job itself. A `submit` waits for that; a `run` for the
+/// record of the end, which is written behind it.
+void gateway_state::record(ticket id) {
+  alive_job& job = jobs_.at(id);
+  if (!job.submitter.pending()) {
+    caf::anon_send(parts_.history, record_accepted{.order = job.order});
+    return;
+  }
+  self_->request(parts_.history, caf::infinite, record_accepted{.order = job.order})
+      .then([this, id](const recorded&) { on_recorded(id); },
+            [this, id](const error& why) { refuse(id, why); });
+}
+
+void gateway_state::start(ticket id) {
   self_->request(parts_.supervisor, caf::infinite, place_job{.order = jobs_.at(id).order})
       .then([this, id](outcome& result) { on_ended(id, std::move(result)); },
-            [this, id](const error& why) {
+            [this, id](error& why) {
               outcome lost;
               lost.state = job_state::machine_lost;
               lost.detail = describe_error(why);
+              if (auto found = jobs_.find(id); found != jobs_.end() && why == ec::no_capacity)
+                found->second.refusal = std::move(why);
               on_ended(id, std::move(lost));
             });
 }
 
-void gateway_state::block(const std::string& id) {
+void gateway_state::block(ticket id) {
   outcome result;
   result.state = job_state::blocked;
   result.detail = "the validator blocked it";
   on_ended(id, std::move(result));
 }
 
-void gateway_state::on_recorded(const std::string& id) {
+void gateway_state::on_recorded(ticket id) {
   auto found = jobs_.find(id);
   if (found == jobs_.end())
     return;
   alive_job& job = found->second;
-  if (job.submitter.pending())
-    job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
+  if (job.submitter.pending() && !job.refusal)
+    job.submitter.deliver(accepted{.job = job.order.job, .session = job.order.request.session});
 }
 
 /// The job ended in its machine, or never reached one.
-void gateway_state::on_ended(const std::string& id, outcome result) {
+void gateway_state::on_ended(ticket id, outcome result) {
   auto found = jobs_.find(id);
   if (found == jobs_.end())
     return;
   const job_order& order = found->second.order;
-  result.job = id;
+  result.job = order.job;
   result.language = order.request.language;
   result.agent_id = order.request.agent_id;
   result.session = order.request.session;
-  result.verdict = order.verdict;
+  result.verdict.decision = order.verdict.decision;
+  result.verdict.reasons = order.verdict.reasons;
   result.verdict.code.clear();
   result.submitted_at_ms = order.submitted_at_ms;
   if (result.ended_at_ms == 0)
@@ -265,50 +295,64 @@ void gateway_state::on_ended(const std::string& id, outcome result) {
 
 /// Writes the end and answers when it is on disk. HISTORY works in order, so the acceptance is then
 /// on disk too.
-void gateway_state::close(const std::string& id, outcome result) {
+void gateway_state::close(ticket id, outcome result) {
   auto kept = std::make_shared<outcome>(std::move(result));
   self_->request(parts_.history, caf::infinite, record_ended{.ended = *kept})
-      .then(
-          [this, id, kept](const recorded&) {
-            auto node = jobs_.extract(id);
-            if (node.empty())
-              return;
-            announce_end(*kept);
-            alive_job& job = node.mapped();
-            for (auto& late : job.late_cancels)
-              late.deliver(cancelled{.job = id, .state = kept->state});
-            if (job.submitter.pending())
-              job.submitter.deliver(accepted{.job = id, .session = job.order.request.session});
-            if (job.runner.pending())
-              job.runner.deliver(std::move(*kept));
-            check_drained();
-          },
-          [this, id](const error& why) { refuse(id, why); });
+      .then([this, id, kept](const recorded&) { answer(id, std::move(*kept)); },
+            [this, id](const error& why) { refuse(id, why); });
+}
+
+void gateway_state::answer(ticket id, outcome result) {
+  auto node = jobs_.extract(id);
+  if (node.empty())
+    return;
+  announce_end(result);
+  alive_job& job = node.mapped();
+  for (auto& late : job.late_cancels)
+    late.deliver(cancelled{.job = result.job, .state = result.state});
+  if (job.submitter.pending()) {
+    if (job.refusal)
+      job.submitter.deliver(std::move(job.refusal));
+    else
+      job.submitter.deliver(accepted{.job = result.job, .session = job.order.request.session});
+  }
+  if (job.runner.pending()) {
+    if (job.refusal)
+      job.runner.deliver(std::move(job.refusal));
+    else
+      job.runner.deliver(std::move(result));
+  }
+  check_drained();
 }
 
 void gateway_state::announce_end(const outcome& result) {
   if (is_draining_)
     ++(result.state == job_state::interrupted ? interrupted_in_drain_ : ended_in_drain_);
-  self_->send(parts_.hub, announce{.topic = "job." + result.job + ".state",
-                                   .event = {.id = result.job,
-                                             .state = std::string{name_of(result.state)},
-                                             .detail = result.detail,
-                                             .at_ms = result.ended_at_ms}});
+  publish(result.job, std::string{name_of(result.state)}, result.detail, result.ended_at_ms);
+}
+
+/// Through the STREAM HUB, so that it comes behind the job's output.
+void gateway_state::publish(const std::string& job, std::string state, std::string detail,
+                            std::int64_t at_ms) {
+  if (!parts_.sink || !parts_.sink->wanted())
+    return;
+  self_->send(parts_.hub, announce{.topic = "job." + job + ".state",
+                                   .event = {.id = job,
+                                             .state = std::move(state),
+                                             .detail = std::move(detail),
+                                             .at_ms = at_ms}});
 }
 
 /// Gives a job up: it is not recorded, so it does not go on.
-void gateway_state::refuse(const std::string& id, const error& why) {
+void gateway_state::refuse(ticket id, const error& why) {
   auto node = jobs_.extract(id);
   if (node.empty())
     return;
-  log::warn("gateway", "refused a job", {{"job", id}, {"why", describe_error(why)}});
-  self_->send(parts_.hub, announce{.topic = "job." + id + ".state",
-                                   .event = {.id = id,
-                                             .state = "refused",
-                                             .detail = describe_error(why),
-                                             .at_ms = unix_ms()}});
-  caf::anon_send(parts_.supervisor, stop_job{.job = id, .reason = end_reason::interrupted});
   alive_job& job = node.mapped();
+  const std::string& named = job.order.job;
+  log::warn("gateway", "refused a job", {{"job", named}, {"why", describe_error(why)}});
+  publish(named, "refused", describe_error(why), unix_ms());
+  caf::anon_send(parts_.supervisor, stop_job{.job = named, .reason = end_reason::interrupted});
   for (auto& late : job.late_cancels)
     late.deliver(why);
   if (job.submitter.pending())
@@ -325,7 +369,8 @@ caf::result<cancelled> gateway_state::on_cancel(const cancel& request) {
       .then([promise](const cancelled& answer) mutable { promise.deliver(answer); },
             [this, promise, id = request.job](const error&) {
               // Its end may be on its way to HISTORY.
-              if (auto found = jobs_.find(id); found != jobs_.end())
+              auto is_it = [&](const auto& job) { return job.second.order.job == id; };
+              if (auto found = std::ranges::find_if(jobs_, is_it); found != jobs_.end())
                 found->second.late_cancels.push_back(promise);
               else
                 tell_ended(id, promise);
@@ -415,7 +460,8 @@ caf::result<drained> gateway_state::on_drain(const drain& request) {
 
 void gateway_state::on_grace_over() {
   for (const auto& [id, job] : jobs_)
-    caf::anon_send(parts_.supervisor, stop_job{.job = id, .reason = end_reason::interrupted});
+    caf::anon_send(parts_.supervisor,
+                   stop_job{.job = job.order.job, .reason = end_reason::interrupted});
 }
 
 void gateway_state::check_drained() {

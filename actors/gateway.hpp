@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "actors/event_sink.hpp"
 #include "actors/interfaces.hpp"
 #include "config/settings.hpp"
 
@@ -22,6 +23,8 @@ struct gateway_parts {
   std::string machine_kind;
   /// What holds a machine, for health.
   std::vector<std::string> isolation;
+  /// Whether anybody wants to hear of events; without it nobody does.
+  std::shared_ptr<event_sink> sink;
 };
 
 /// Starts the GATEWAY.

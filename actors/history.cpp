@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/history.hpp"
 
-#include "actors/redaction.hpp"
 #include "config/languages.hpp"
 #include "config/log.hpp"
+#include "store/log_indexer.hpp"
 
 #include <caf/event_based_actor.hpp>
 #include <caf/exit_reason.hpp>
@@ -11,26 +11,25 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include <algorithm>
+#include <deque>
 #include <unordered_map>
 
 namespace berth {
 
 namespace {
 
-/// The READER answers queries and moves the log into the database, in a thread of its own.
-using reader_actor = caf::typed_actor<on<query_history>::reply<history_page>,
-                                      // Moves what was committed from the log into the database.
-                                      caf::reacts_to<caf::flush_atom>>;
+/// The READER answers queries in a thread of its own.
+using reader_actor = caf::typed_actor<on<query_history>::reply<history_page>>;
 
 /// What the HISTORY says to itself, beside its interface.
 using writer_actor = history_actor::extend<
     // Commits the batch.
     caf::reacts_to<caf::flush_atom>,
+    // Syncs what was written and not synced.
+    caf::reacts_to<caf::tick_atom>,
     // Ends, behind all that was said before.
     caf::reacts_to<caf::close_atom>>;
-
-/// Records after which the log is moved into the database.
-constexpr std::uint64_t checkpoint_records = 2048;
 
 query_history canonical(query_history request) {
   if (auto language = canonical_language(request.language))
@@ -52,28 +51,43 @@ class reader_state {
 public:
   static constexpr const char* name = "berth.history-reader";
 
-  reader_actor::behavior_type make_behavior(std::shared_ptr<journal_reader> reader) {
+  reader_actor::behavior_type make_behavior(std::shared_ptr<journal_reader> reader,
+                                            std::shared_ptr<log_indexer> index) {
     reader_ = std::move(reader);
-    return {
-        [this](const query_history& request) { return answer(*reader_, request); },
-        [this](caf::flush_atom) { reader_->checkpoint(); },
-    };
+    index_ = std::move(index);
+    return {[this](const query_history& request) { return on_query(request); }};
   }
 
 private:
+  caf::result<history_page> on_query(const query_history& request) {
+    if (error why = index_->wait_until_current(limits::index_wait_max))
+      return why;
+    return answer(*reader_, request);
+  }
+
   std::shared_ptr<journal_reader> reader_;
+  std::shared_ptr<log_indexer> index_;
 };
 
 reader_actor::behavior_type reader(reader_actor::stateful_pointer<reader_state> self,
-                                   std::shared_ptr<journal_reader> from) {
-  return state_of(self).make_behavior(std::move(from));
+                                   std::shared_ptr<journal_reader> from,
+                                   std::shared_ptr<log_indexer> index) {
+  return state_of(self).make_behavior(std::move(from), std::move(index));
 }
 
 /// How entries are made from what is recorded.
 struct entry_rules {
   bool content = true;
-  bool redact = true;
   std::uint64_t output_bytes = 0;
+};
+
+/// Where records go: to the log, from which the index follows; or straight into an index in memory,
+/// which ends with the server.
+struct record_keeper {
+  std::unique_ptr<log_writer> log;
+  std::shared_ptr<log_indexer> index;
+  std::unique_ptr<journal> in_memory;
+  std::uint64_t next_number = 1;
 };
 
 class history_state {
@@ -85,16 +99,16 @@ public:
   history_state& operator=(const history_state&) = delete;
 
   ~history_state() {
-    commit();
+    close();
     if (reader_)
       caf::anon_send_exit(reader_, caf::exit_reason::user_shutdown);
   }
 
   writer_actor::behavior_type make_behavior(writer_actor::pointer self,
-                                            std::shared_ptr<journal> opened, reader_actor queries,
-                                            entry_rules rules) {
+                                            std::shared_ptr<record_keeper> keeper,
+                                            reader_actor queries, entry_rules rules) {
     self_ = self;
-    journal_ = std::move(opened);
+    keeper_ = std::move(keeper);
     reader_ = std::move(queries);
     rules_ = rules;
     // An exit message overtakes the mailbox; what waits there is to be on disk, too.
@@ -107,12 +121,16 @@ public:
     });
     return {
         [this](const record_accepted& request) { return on_record_accepted(request); },
-        [this](const record_ended& request) { return on_record_ended(request); },
+        [this](record_ended& request) { return on_record_ended(request); },
         [this](const record_session& request) { return on_record_session(request); },
         [this](const query_history& request) { return on_query(request); },
         [this](caf::flush_atom) { commit(); },
+        [this](caf::tick_atom) {
+          sync_is_due_ = false;
+          sync();
+        },
         [this](caf::close_atom) {
-          commit();
+          close();
           self_->quit(end_);
         },
     };
@@ -121,63 +139,57 @@ public:
 private:
   using promise = caf::typed_response_promise<recorded>;
 
-  /// One record that waits for the commit; several answers may hang on it.
+  /// Who waits for the batch, and for which entry.
   struct waiting {
-    maybe<job_record> job;
-    maybe<session_info> session;
-    std::vector<promise> answers;
+    promise answer;
     std::uint64_t number = 0;
-    error failed;
   };
 
-  promise on_record_accepted(const record_accepted& request) {
-    waiting next;
-    next.job = make_record(request.order, rules_.content);
-    jobs_.emplace(request.order.job, batch_.size());
-    return add(std::move(next));
+  caf::result<recorded> on_record_accepted(const record_accepted& request) {
+    auto [known, is_new] = alive_.try_emplace(request.order.job, keeper_->next_number);
+    if (!is_new)
+      return fail(ec::already_exists, "job: " + request.order.job + " is known");
+    std::uint64_t number = keeper_->next_number++;
+    return add(number, accepted_record(number, request.order, rules_.content));
   }
 
-  promise on_record_ended(const record_ended& request) {
-    job_record ended = make_record(bounded(request.ended));
-    auto before = jobs_.find(ended.job);
-    if (before != jobs_.end()) { // accepted in this very batch: one insert does
-      waiting& accepted = batch_[before->second];
-      jobs_.erase(before); // a second end is a fault, which update() tells
-      batch_bytes_ += ended.result.size();
-      join(*accepted.job, std::move(ended));
-      accepted.answers.push_back(self_->make_response_promise<recorded>());
-      return accepted.answers.back();
-    }
-    waiting next;
-    next.job = std::move(ended);
-    return add(std::move(next));
+  caf::result<recorded> on_record_ended(record_ended& request) {
+    auto known = alive_.find(request.ended.job);
+    if (known == alive_.end())
+      return why_not_alive(request.ended.job);
+    std::uint64_t number = known->second;
+    alive_.erase(known);
+    bound(request.ended);
+    return add(number, ended_record(number, request.ended));
   }
 
-  promise on_record_session(const record_session& request) {
-    waiting next;
-    next.session = request.session;
-    return add(std::move(next));
+  caf::result<recorded> on_record_session(const record_session& request) {
+    return add(0, session_record(request.session));
   }
 
   caf::result<history_page> on_query(const query_history& request) {
-    if (!reader_)
-      return answer(journal_->reader(), request);
-    return self_->delegate(reader_, request);
+    commit(); // what was recorded before the question is part of the answer
+    if (reader_)
+      return self_->delegate(reader_, request);
+    return answer(keeper_->in_memory->reader(), request);
   }
 
-  /// The outcome as an entry keeps it.
-  outcome bounded(const outcome& ended) const {
-    outcome kept = ended;
-    bound_output(kept.stdout_data, kept.stdout_truncated);
-    bound_output(kept.stderr_data, kept.stderr_truncated);
-    if (rules_.redact) {
-      bool changed = redact(kept.stdout_data);
-      changed |= redact(kept.stderr_data);
-      kept.redacted |= changed;
-    }
+  /// The fault of an end that ends nothing.
+  error why_not_alive(const std::string& job) const {
+    bool ended = std::ranges::find(ended_, job) != ended_.end();
+    return ended ? fail(ec::conflict, "job: " + job + " has ended already")
+                 : fail(ec::not_found, "job: none is named " + job);
+  }
+
+  /// Makes an outcome what an entry keeps of it. Redacted it is already.
+  void bound(outcome& ended) {
+    bound_output(ended.stdout_data, ended.stdout_truncated);
+    bound_output(ended.stderr_data, ended.stderr_truncated);
     if (!rules_.content)
-      kept.verdict.code.clear();
-    return kept;
+      ended.verdict.code.clear();
+    ended_.push_back(ended.job);
+    if (ended_.size() > ended_kept)
+      ended_.pop_front();
   }
 
   void bound_output(bytes& output, bool& truncated) const {
@@ -188,11 +200,13 @@ private:
     truncated = true;
   }
 
-  promise add(waiting next) {
+  caf::result<recorded> add(std::uint64_t number, bytes record) {
+    bool somebody_waits = self_->current_sender() != nullptr;
     promise made = self_->make_response_promise<recorded>();
-    next.answers.push_back(made);
-    batch_bytes_ += next.job ? next.job->size() : 1024;
-    batch_.push_back(std::move(next));
+    if (somebody_waits)
+      answers_.push_back({made, number});
+    batch_bytes_ += record.size();
+    batch_.push_back(std::move(record));
     if (batch_.size() == 1)
       self_->send(self_, caf::flush_atom::value);
     if (batch_.size() >= limits::history_batch_max
@@ -202,89 +216,118 @@ private:
   }
 
   void commit() {
-    if (batch_.empty())
+    if (batch_.empty() || !keeper_)
       return;
-    std::vector<waiting> batch = std::exchange(batch_, {});
-    jobs_.clear();
+    std::vector<bytes> batch = std::exchange(batch_, {});
+    std::vector<waiting> answers = std::exchange(answers_, {});
     batch_bytes_ = 0;
-    error failed = write(batch);
+    error failed = keeper_->log ? write(batch, !answers.empty()) : error{};
     if (failed)
       log::error("history", "a batch could not be recorded",
                  {{"records", std::to_string(batch.size())}, {"why", describe_error(failed)}});
-    for (waiting& next : batch) {
-      const error& why = failed ? failed : next.failed;
-      for (promise& to : next.answers) {
-        if (why)
-          to.deliver(why);
-        else
-          to.deliver(recorded{.number = next.number});
+    for (waiting& next : answers) {
+      if (failed) {
+        // Whoever is told so gives the job up: no end of it will come.
+        std::erase_if(alive_, [&](const auto& job) { return job.second == next.number; });
+        next.answer.deliver(failed);
+        continue;
       }
+      next.answer.deliver(recorded{.number = next.number});
     }
-    records_ += batch.size();
-    if (reader_ && records_ >= checkpoint_records) {
-      records_ = 0;
-      self_->send(reader_, caf::flush_atom::value);
-    }
+    if (keeper_->in_memory)
+      keep_in_memory(batch);
   }
 
-  /// Puts a batch on disk. A record that cannot be (a job that is known) fails alone.
-  error write(std::vector<waiting>& batch) {
-    if (error why = journal_->begin())
+  /// Writes a batch to the log, and puts it on disk when somebody waits for it.
+  error write(const std::vector<bytes>& batch, bool somebody_waits) {
+    if (error why =
+            keeper_->index->wait_until_near(limits::index_lag_bytes_max, limits::index_wait_max))
       return why;
-    for (waiting& next : batch) {
-      if (next.session) {
-        next.failed = journal_->record_session(*next.session);
-      } else {
-        auto number = journal_->record(*next.job);
-        if (number)
-          next.number = *number;
-        else
-          next.failed = number.error();
-      }
-      if (next.failed == ec::store_failed) { // the disk, not the record
-        journal_->rollback();
-        return next.failed;
-      }
-    }
-    return journal_->commit();
+    for (const bytes& record : batch)
+      keeper_->log->add(record);
+    if (error why = keeper_->log->write())
+      return why;
+    keeper_->index->advance(keeper_->log->end(), keeper_->log->bytes_written());
+    if (somebody_waits)
+      return keeper_->log->sync();
+    if (!std::exchange(sync_is_due_, true))
+      self_->delayed_send(self_, limits::unsynced_max, caf::tick_atom::value);
+    return {};
   }
+
+  void sync() {
+    if (!keeper_ || !keeper_->log)
+      return;
+    if (error why = keeper_->log->sync())
+      log::error("history", "the log could not be synced", {{"why", describe_error(why)}});
+  }
+
+  /// Puts everything on disk and into the index, and lets go of both.
+  void close() {
+    if (!keeper_)
+      return;
+    commit();
+    sync();
+    keeper_->log.reset();
+    if (keeper_->index)
+      keeper_->index->stop();
+    keeper_.reset();
+  }
+
+  void keep_in_memory(const std::vector<bytes>& batch) {
+    std::vector<record_view> records;
+    for (const bytes& record : batch)
+      if (auto view = read_record(record))
+        records.push_back(*view);
+    if (error why = keeper_->in_memory->apply(records))
+      log::error("history", "a batch could not be kept", {{"why", describe_error(why)}});
+  }
+
+  /// Jobs whose second end is told apart from the end of a job that never was.
+  static constexpr std::size_t ended_kept = 64;
 
   writer_actor::pointer self_ = nullptr;
-  std::shared_ptr<journal> journal_;
+  std::shared_ptr<record_keeper> keeper_;
   reader_actor reader_;
   entry_rules rules_;
-  std::vector<waiting> batch_;
+  std::vector<bytes> batch_;
   std::size_t batch_bytes_ = 0;
-  /// Jobs accepted in this batch, with their places in it.
-  std::unordered_map<std::string, std::size_t> jobs_;
-  std::uint64_t records_ = 0;
+  std::vector<waiting> answers_;
+  /// Jobs that did not end yet, with their entries' numbers.
+  std::unordered_map<std::string, std::uint64_t> alive_;
+  std::deque<std::string> ended_;
+  bool sync_is_due_ = false;
   error end_;
 };
 
 writer_actor::behavior_type history(writer_actor::stateful_pointer<history_state> self,
-                                    std::shared_ptr<journal> opened, reader_actor queries,
+                                    std::shared_ptr<record_keeper> keeper, reader_actor queries,
                                     entry_rules rules) {
-  return state_of(self).make_behavior(self, std::move(opened), std::move(queries), rules);
+  return state_of(self).make_behavior(self, std::move(keeper), std::move(queries), rules);
 }
 
 } // namespace
 
-history_actor spawn_history(caf::actor_system& system, journal opened, const settings& values) {
+expected<history_actor> spawn_history(caf::actor_system& system, journal opened,
+                                      const settings& values) {
   const vm_execution_policy& policy = values.policy;
-  entry_rules rules{.content = policy.history.enabled,
-                    .redact = policy.security_settings.redact_output,
-                    .output_bytes = values.history_output_bytes};
+  entry_rules rules{.content = policy.history.enabled, .output_bytes = values.history_output_bytes};
+  auto keeper = std::make_shared<record_keeper>();
+  keeper->next_number = opened.next_number();
   reader_actor queries;
   if (opened.is_file()) {
-    if (auto from = opened.open_reader())
-      queries =
-          system.spawn<caf::detached>(reader, std::make_shared<journal_reader>(std::move(*from)));
-    else
-      log::warn("history", "queries share the writer's thread",
-                {{"why", describe_error(from.error())}});
+    auto from = opened.open_reader();
+    if (!from)
+      return from.error();
+    keeper->log = std::make_unique<log_writer>(opened.dir(), opened.log_begin().segment,
+                                               limits::log_segment_bytes);
+    keeper->index = std::make_shared<log_indexer>(std::move(opened));
+    queries = system.spawn<caf::detached>(
+        reader, std::make_shared<journal_reader>(std::move(*from)), keeper->index);
+  } else {
+    keeper->in_memory = std::make_unique<journal>(std::move(opened));
   }
-  return system.spawn<caf::detached>(history, std::make_shared<journal>(std::move(opened)), queries,
-                                     rules);
+  return history_actor{system.spawn<caf::detached>(history, keeper, queries, rules)};
 }
 
 } // namespace berth

@@ -11,8 +11,10 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <set>
 
 namespace berth {
@@ -21,8 +23,15 @@ namespace {
 
 using caf::timeout_atom;
 
-/// Wake-ups that a slot sends itself.
+/// What a slot wants to be woken for.
 enum class wake : std::uint8_t { start, warm, deadline, force, request };
+
+/// A wake-up: when, what for, which job or request.
+struct alarm {
+  std::chrono::steady_clock::time_point at;
+  wake what = wake::start;
+  std::uint32_t number = 0;
+};
 
 /// What a SLOT hears beside what others may say to it: its machine and its own clock. Every message
 /// of a machine carries the machine's number, so that a late word of an old one is not taken for
@@ -39,8 +48,8 @@ using slot_self = slot_actor::extend<
     caf::reacts_to<std::uint64_t, std::string, bool>,
     // Nothing of the machine exists any more.
     caf::reacts_to<std::uint64_t>,
-    // A wake-up: what for, which machine, which job or request.
-    caf::reacts_to<timeout_atom, std::uint8_t, std::uint64_t, std::uint32_t>>;
+    // It is time to look at the alarms.
+    caf::reacts_to<timeout_atom>>;
 
 /// Hands what a machine says to its slot. Lives on the reactor's thread.
 class forwarder : public machines::machine_listener {
@@ -98,7 +107,7 @@ private:
   void on_fill(const fill_slot& request);
   void on_empty();
   void on_limit(const limit_slot& request);
-  caf::result<outcome> on_run(const run_job& request);
+  caf::result<outcome> on_run(run_job& request);
   void on_stop(const stop_job& request);
   caf::result<stdin_written> on_write_stdin(const write_stdin& request);
   caf::result<files_put> on_put_files(const put_files& request);
@@ -118,6 +127,7 @@ private:
   void on_file_data(guest::file_data& message);
   void on_lost(const std::string& why, bool out_of_memory);
   void on_gone();
+  void on_alarm();
   void on_wake(wake what, std::uint32_t number);
 
   // Steps.
@@ -131,6 +141,7 @@ private:
   void send_chunks(std::uint32_t request, file_request& files);
   void report(slot_state state, std::string detail = {});
   void wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number);
+  void arm();
   slot_job* find_job(const std::string& job, std::uint32_t* number = nullptr);
   slot_job* job_of(std::uint32_t number);
   void fail_requests(const std::string& why);
@@ -152,6 +163,10 @@ private:
   std::uint32_t next_number_ = 0;
   std::uint64_t output_in_flight_ = 0;
   bool output_held_ = false;
+  /// Alarms of this machine, and when CAF's clock wakes the slot next. One timer serves them all,
+  /// for most are over long before they are due.
+  std::vector<alarm> alarms_;
+  std::optional<std::chrono::steady_clock::time_point> armed_;
 };
 
 slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot_parts parts) {
@@ -163,7 +178,7 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
       [this](const fill_slot& x) { on_fill(x); },
       [this](const empty_slot&) { on_empty(); },
       [this](const limit_slot& x) { on_limit(x); },
-      [this](const run_job& x) { return on_run(x); },
+      [this](run_job& x) { return on_run(x); },
       [this](const stop_job& x) { on_stop(x); },
       [this](const write_stdin& x) { return on_write_stdin(x); },
       [this](const put_files& x) { return on_put_files(x); },
@@ -218,10 +233,7 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
         if (mine(m))
           on_gone();
       },
-      [this, mine](timeout_atom, std::uint8_t what, std::uint64_t m, std::uint32_t number) {
-        if (mine(m))
-          on_wake(static_cast<wake>(what), number);
-      },
+      [this](timeout_atom) { on_alarm(); },
   };
 }
 
@@ -239,6 +251,7 @@ void slot_logic::on_fill(const fill_slot& request) {
   hello_ = false;
   output_in_flight_ = 0;
   output_held_ = false;
+  alarms_.clear(); // they were the last machine's
   started_ = std::chrono::steady_clock::now();
   limits_ = {.memory_bytes = request.memory_mib * limits::mib,
              .processes = request.processes,
@@ -343,12 +356,12 @@ void slot_logic::report(slot_state state, std::string detail) {
 
 // --- jobs ----------------------------------------------------------------------------------------
 
-caf::result<outcome> slot_logic::on_run(const run_job& request) {
+caf::result<outcome> slot_logic::on_run(run_job& request) {
   std::uint32_t number = ++next_number_;
   slot_job& job = jobs_[number];
-  job.order = request.order;
+  job.order = std::move(request.order);
   job.exclusive = request.exclusive;
-  job.binary = request.binary;
+  job.binary = std::move(request.binary);
   job.want_binary = request.want_binary;
   job.promise = self_->make_response_promise<outcome>();
   auto promise = job.promise;
@@ -535,6 +548,7 @@ void slot_logic::finish(std::uint32_t number, outcome result) {
   slot_job& job = node.mapped();
   result.machine = machine_id_;
   result.machine_kind = std::string{parts_.source->kind()};
+  std::erase_if(alarms_, [&](const alarm& each) { return each.number == number; });
   // Files that were on their way for this job are nobody's any more.
   std::erase_if(requests_, [&](const auto& item) { return item.second.job == number; });
   if (jobs_.empty())
@@ -753,8 +767,36 @@ caf::result<session_usage> slot_logic::on_usage() {
 }
 
 void slot_logic::wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number) {
-  self_->delayed_send(self_, delay, caf::timeout_atom_v, static_cast<std::uint8_t>(what),
-                      machine_number_, number);
+  alarms_.push_back({.at = self_->system().clock().now() + delay, .what = what, .number = number});
+  arm();
+}
+
+/// Sees that the clock wakes the slot for the first alarm.
+void slot_logic::arm() {
+  auto first = std::ranges::min_element(alarms_, {}, &alarm::at);
+  if (first == alarms_.end() || (armed_ && *armed_ <= first->at))
+    return;
+  armed_ = first->at;
+  self_->delayed_send(self_, first->at - self_->system().clock().now(), caf::timeout_atom_v);
+}
+
+void slot_logic::on_alarm() {
+  auto now = self_->system().clock().now();
+  if (armed_ && *armed_ <= now)
+    armed_.reset();
+  auto machine = machine_number_;
+  for (auto due = alarms_.begin(); due != alarms_.end();) {
+    if (due->at > now) {
+      ++due;
+      continue;
+    }
+    alarm ring = *due;
+    alarms_.erase(due);
+    if (machine_ && machine == machine_number_)
+      on_wake(ring.what, ring.number);
+    due = alarms_.begin(); // what was woken may have changed them
+  }
+  arm();
 }
 
 slot_self::behavior_type slot(slot_self::stateful_pointer<slot_logic> self, slot_parts parts) {

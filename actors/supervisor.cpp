@@ -21,7 +21,6 @@
 #include <list>
 #include <map>
 #include <optional>
-#include <set>
 #include <unordered_map>
 
 namespace berth {
@@ -70,7 +69,7 @@ public:
                                                 supervisor_parts parts);
 
 private:
-  caf::result<outcome> on_place(const place_job& request);
+  caf::result<outcome> on_place(place_job& request);
   caf::result<cancelled> on_stop(const stop_job& request);
   job_list on_list_jobs(const list_jobs& request);
   caf::result<session_info> on_find(const find_session& request);
@@ -91,6 +90,7 @@ private:
   void on_job_done(const std::string& job, outcome result);
   void end_unplaced(std::string job, job_state state, std::string detail);
   void serve_waiting();
+  void forget_waiting(const std::string& language);
   std::optional<std::uint32_t> find_idle(const std::string& language) const;
 
   // Machines.
@@ -126,7 +126,8 @@ private:
   supervisor_parts parts_;
   std::vector<slot_record> slots_;
   std::unordered_map<std::string, placed_job> jobs_;
-  std::list<std::string> waiting_; // one-shot jobs without a machine, oldest first
+  std::list<std::string> waiting_;                  // one-shot jobs without a machine, oldest first
+  std::map<std::string, std::uint32_t> waiting_of_; // how many of them, by language; no zeros
   std::map<std::string, session_record> sessions_;
   std::unordered_map<std::string, std::string> by_name_;
   std::unordered_map<std::string, std::string> by_agent_;
@@ -157,7 +158,7 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
   slots_.resize(pool.slots_max);
   self->send(self, caf::tick_atom_v);
   return {
-      [this](const place_job& x) { return on_place(x); },
+      [this](place_job& x) { return on_place(x); },
       [this](const stop_job& x) { return on_stop(x); },
       [this](const list_jobs& x) { return on_list_jobs(x); },
       [this](const find_session& x) { return on_find(x); },
@@ -178,11 +179,11 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
 
 // --- jobs ----------------------------------------------------------------------------------------
 
-caf::result<outcome> supervisor_state::on_place(const place_job& request) {
-  const std::string& id = request.order.job;
-  const run& wanted = request.order.request;
+caf::result<outcome> supervisor_state::on_place(place_job& request) {
+  const std::string id = request.order.job;
   placed_job& job = jobs_[id];
-  job.order = request.order;
+  job.order = std::move(request.order);
+  const run& wanted = job.order.request;
   job.promise = self_->make_response_promise<outcome>();
   job.since = now();
   auto promise = job.promise;
@@ -198,10 +199,16 @@ caf::result<outcome> supervisor_state::on_place(const place_job& request) {
       session->queue.push_back(id);
       run_queue(*session);
     }
+  } else if (waiting_.size() >= parts_.config->pool.waiting_max) {
+    jobs_.erase(id);
+    promise.deliver(caf::make_error(
+        ec::no_capacity, std::to_string(waiting_.size()) + " jobs wait for a machine already",
+        static_cast<std::uint32_t>(limits::retry_after.count())));
   } else {
     std::uint32_t alive = ++alive_[wanted.language];
     plan_.note_demand(wanted.language, alive);
     waiting_.push_back(id);
+    ++waiting_of_[wanted.language];
     serve_waiting();
   }
   return promise;
@@ -210,22 +217,33 @@ caf::result<outcome> supervisor_state::on_place(const place_job& request) {
 /// Gives machines to waiting one-shot jobs, in order. A job whose language has no machine now does
 /// not hold up those of other languages.
 void supervisor_state::serve_waiting() {
-  std::set<std::string> none_for;
+  std::vector<std::string> none_for;
   for (auto place = waiting_.begin(); place != waiting_.end();) {
     const std::string id = *place;
-    const std::string& language = jobs_.at(id).order.request.language;
-    auto slot = none_for.contains(language) ? std::nullopt : find_idle(language);
+    const std::string language = jobs_.at(id).order.request.language;
+    bool hopeless = std::ranges::find(none_for, language) != none_for.end();
+    auto slot = hopeless ? std::nullopt : find_idle(language);
     if (!slot) {
-      none_for.insert(language);
+      if (!hopeless)
+        none_for.push_back(language);
+      if (none_for.size() >= waiting_of_.size()) // nobody who waits can be served
+        break;
       ++place;
       continue;
     }
     place = waiting_.erase(place);
+    forget_waiting(language);
     lease(*slot);
     slots_[*slot].one_shot = true;
     run_in(*slot, id, true);
   }
   refill(false);
+}
+
+void supervisor_state::forget_waiting(const std::string& language) {
+  auto found = waiting_of_.find(language);
+  if (found != waiting_of_.end() && --found->second == 0)
+    waiting_of_.erase(found);
 }
 
 /// An idle machine for a job: its language warm, else a plain one. Another language's is taken only
@@ -325,7 +343,8 @@ void supervisor_state::end_unplaced(std::string id, job_state state, std::string
   result.submitted_at_ms = job.order.submitted_at_ms;
   result.ended_at_ms = unix_ms();
   result.detail = std::move(detail);
-  waiting_.remove(id);
+  if (!job.slot && waiting_.remove(id) > 0)
+    forget_waiting(job.order.request.language);
   on_job_done(id, std::move(result));
 }
 
@@ -424,8 +443,8 @@ std::map<std::string, pool_plan::stock> supervisor_state::stocks() const {
     if (slot.state == slot_state::starting)
       ++all[slot.warm].starting;
   }
-  for (const auto& id : waiting_)
-    ++all[jobs_.at(id).order.request.language].waiting;
+  for (const auto& [language, count] : waiting_of_)
+    all[language].waiting = count;
   return all;
 }
 
@@ -862,6 +881,8 @@ caf::result<drained> supervisor_state::on_drain() {
 
 void supervisor_state::publish(const std::string& topic, const std::string& id, std::string state,
                                std::string detail) {
+  if (!parts_.sink || !parts_.sink->wanted())
+    return;
   self_->send(parts_.hub, announce{.topic = topic,
                                    .event = {.id = id,
                                              .state = std::move(state),

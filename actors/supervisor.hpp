@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "actors/event_sink.hpp"
 #include "actors/interfaces.hpp"
 #include "config/settings.hpp"
 #include "machines/machine.hpp"
@@ -17,6 +18,8 @@ struct supervisor_parts {
   machines::machine_source* source = nullptr;
   stream_hub_actor hub;
   history_actor history;
+  /// Whether anybody wants to hear of events; without it nobody does.
+  std::shared_ptr<event_sink> sink;
 };
 
 /// Starts the SUPERVISOR, which fills its pool at once.

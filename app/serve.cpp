@@ -44,7 +44,6 @@ public:
     add_message_types<caf::id_block::berth_errors>();
     add_message_types<caf::id_block::berth_messages>();
     add_message_types<caf::id_block::berth_actors>();
-    add_message_types<caf::id_block::berth_bridge>();
     set("scheduler.policy", caf::atom("sharing"));
     set("scheduler.max-threads", std::max<std::size_t>(2, std::thread::hardware_concurrency()));
     set("scheduler.max-throughput", std::size_t{100});
@@ -100,7 +99,7 @@ error start_spawner_for(const settings& values, machine_room& room) {
 void open_room(const settings& values, machine_room& room) {
   room.loop = std::make_unique<machines::reactor>();
   if (values.kind == "instant")
-    room.source = std::make_unique<machines::instant_source>(*room.loop);
+    room.source = std::make_unique<machines::instant_source>();
   else
     room.source = std::make_unique<machines::namespace_source>(namespace_settings_of(values),
                                                                std::move(room.spawner), *room.loop);
@@ -125,22 +124,30 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   if (records->recovered().jobs_interrupted > 0)
     log::warn("serve", "jobs were alive when the last server ended",
               {{"interrupted", std::to_string(records->recovered().jobs_interrupted)}});
+  if (records->recovered().records_damaged > 0)
+    log::error("serve", "records are damaged on disk",
+               {{"records", std::to_string(records->recovered().records_damaged)}});
   auto spool = spawn_spool(system, *values);
   if (!spool)
     return spool.error();
   all.spool = *spool;
-  all.history = spawn_history(system, std::move(*records), *values);
-  all.hub = spawn_stream_hub(system, {.config = values, .sink = std::move(sink), .spool = *spool});
+  auto history = spawn_history(system, std::move(*records), *values);
+  if (!history)
+    return history.error();
+  all.history = *history;
+  all.hub = spawn_stream_hub(system, {.config = values, .sink = sink, .spool = *spool});
   all.validator = spawn_validator(system, *values);
   all.supervisor = spawn_supervisor(
-      system, {.config = values, .source = &source, .hub = all.hub, .history = all.history});
+      system,
+      {.config = values, .source = &source, .hub = all.hub, .history = all.history, .sink = sink});
   all.gateway = spawn_gateway(system, {.config = values,
                                        .supervisor = all.supervisor,
                                        .validator = all.validator,
                                        .history = all.history,
                                        .hub = all.hub,
                                        .machine_kind = std::string{source.kind()},
-                                       .isolation = source.isolation()});
+                                       .isolation = source.isolation(),
+                                       .sink = std::move(sink)});
   return all;
 }
 

@@ -74,6 +74,9 @@ static_assert(stdin_waiting_bytes_max <= request_bytes_max);
 static_assert(file_read_bytes_max <= request_bytes_max);
 static_assert(arguments_max < elements_max);
 
+/// Programs up to this length are judged where they come in; longer ones by an actor of their own.
+inline constexpr std::size_t judged_at_once_bytes_max = 4 * kib;
+
 // --- the least a job can be given ----------------------------------------------------------------
 
 /// Below this no interpreter starts.
@@ -95,9 +98,22 @@ inline constexpr std::size_t history_page_bytes_max = 16 * mib;
 inline constexpr std::size_t history_batch_max = 512;
 /// Bytes of the records that share one sync.
 inline constexpr std::size_t history_batch_bytes_max = 32 * mib;
+/// Size of one segment of the log; a record that is larger has a segment for itself.
+inline constexpr std::size_t log_segment_bytes = 32 * mib;
+/// Records that one transaction brings into the index.
+inline constexpr std::size_t index_batch_max = 4096;
+/// Bytes of the log that the index may lag behind; then records wait for it.
+inline constexpr std::size_t index_lag_bytes_max = 64 * mib;
+/// How long a record waits for an index that is so far behind before it fails.
+inline constexpr std::chrono::milliseconds index_wait_max{10'000};
+/// How long the index lets records gather, when nobody asks for them.
+inline constexpr std::chrono::milliseconds index_pause{100};
+/// How long a job's acceptance may wait for a sync when nobody waits for it.
+inline constexpr std::chrono::milliseconds unsynced_max{20};
 /// Size of the journal beyond which the oldest entries go, whoever's they are.
 inline constexpr std::uint64_t journal_bytes_max = 16 * gib;
 
+static_assert(log_segment_bytes <= index_lag_bytes_max);
 static_assert(history_page_default <= history_page_max);
 static_assert(history_page_bytes_max < request_bytes_max);
 

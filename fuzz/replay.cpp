@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
       {"model_text", berth::fuzz::model_text},
       {"zmq_message", berth::fuzz::zmq_message},
       {"packets", berth::fuzz::packets},
+      {"journal_log", berth::fuzz::journal_log},
   };
   target run = nullptr;
   for (auto [name, function] : targets)

@@ -13,11 +13,15 @@
 #include "machines/namespace/packet_link.hpp"
 #include "messages/codec.hpp"
 #include "messages/types.hpp"
+#include "store/log_record.hpp"
+#include "store/record_log.hpp"
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 
 namespace berth::fuzz {
 
@@ -196,6 +200,34 @@ void packets(std::span<const char> data) {
     hold(fds.empty() && size <= sizeof asked);
     hold(got != packet_link::received::packet || size == piece.size());
   }
+}
+
+void journal_log(std::span<const char> data) {
+  // The bytes as a segment's: whatever they are, scanning ends, and goes only forward.
+  std::uint64_t salt = 0;
+  if (data.size() > sizeof salt)
+    std::memcpy(&salt, data.data(), sizeof salt);
+  auto body = data.subspan(std::min(sizeof salt, data.size()));
+  log_scanner scan{body, salt, log_head_bytes};
+  std::uint64_t before = scan.offset();
+  do {
+    while (auto payload = scan.next()) {
+      hold(scan.offset() > before);
+      before = scan.offset();
+      (void)read_record(*payload);
+    }
+  } while (scan.resume());
+  (void)scan.is_torn();
+  // The bytes as a record's payload: what is read lies inside them.
+  auto record = read_record(data);
+  if (!record)
+    return;
+  for (std::string_view part : {record->id, record->agent, record->session, record->machine,
+                                record->language, record->code})
+    hold(part.data() >= data.data() && part.data() + part.size() <= data.data() + data.size());
+  hold(record->result.data() + record->result.size() <= data.data() + data.size());
+  (void)decode<stored_request>(record->request);
+  (void)decode<outcome>(record->result);
 }
 
 } // namespace berth::fuzz

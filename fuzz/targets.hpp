@@ -16,6 +16,8 @@ void frames(std::span<const char> data);
 void settings_file(std::span<const char> data);
 /// A program of any language through the rules, and its text through redaction.
 void programs(std::span<const char> data);
+/// A segment of the log, and a record in it.
+void journal_log(std::span<const char> data);
 
 /// A body of HTTP in JSON: as every message a client may send, and as the shim's own requests.
 void http_json(std::span<const char> data);

@@ -79,7 +79,8 @@ struct machine_usage {
   std::uint64_t oom_kills = 0;
 };
 
-/// What becomes of a machine. Called on the reactor's thread: hand over and return.
+/// What becomes of a machine. Called on the reactor's thread, or from within a function of the
+/// machine: hand over and return.
 class machine_listener {
 public:
   virtual ~machine_listener() = default;

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <unistd.h>
+#include <unordered_map>
 
 namespace berth {
 
@@ -53,26 +54,24 @@ constexpr std::array migrations{
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX sessions_open ON sessions (state) WHERE state NOT IN ('closed', 'lost');
   )sql",
+    // The log: how far the database follows it. Indexes that tell few rows from many are gone.
+    R"sql(
+    DROP INDEX jobs_language;
+    DROP INDEX jobs_state;
+    CREATE INDEX jobs_alive ON jobs (number) WHERE state IN ('queued', 'running');
+    CREATE TABLE log_position (
+      one INTEGER PRIMARY KEY CHECK (one = 1),
+      segment INTEGER NOT NULL,
+      place INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO log_position VALUES (1, 0, 0);
+  )sql",
 };
 
 /// Records between two looks at the journal's size.
 constexpr std::uint64_t size_check_records = 256;
 /// Entries that go at once when the journal is too large.
 constexpr std::int64_t trim_entries = 512;
-
-/// What is kept of a request, beside its code.
-struct stored_request {
-  std::vector<std::string> args;
-  job_limits limits;
-  std::map<std::string, std::string> metadata;
-
-  static constexpr const char* type_name = "stored_request";
-  static constexpr auto fields() {
-    return std::tuple{field("args", &stored_request::args),
-                      field("limits", &stored_request::limits),
-                      field("metadata", &stored_request::metadata)};
-  }
-};
 
 std::int64_t now_ms() {
   using namespace std::chrono;
@@ -84,17 +83,12 @@ std::int64_t as_signed(std::uint64_t value) {
   return static_cast<std::int64_t>(value);
 }
 
-std::int64_t request_sum(const job_record& record) {
-  return as_signed(checksum({record.job, record.code, record.request}));
+std::int64_t request_sum(const record_view& record) {
+  return as_signed(checksum({record.id, record.code, record.request}));
 }
 
 std::int64_t result_sum(std::string_view job, std::span<const char> result) {
   return as_signed(checksum({job, result}));
-}
-
-bool has_failed(const outcome& ended) {
-  return is_terminal(ended.state)
-         && (ended.state != job_state::exited || ended.exit_code.value_or(-1) != 0);
 }
 
 /// What stands for a record that cannot be trusted.
@@ -108,7 +102,23 @@ entry damaged_entry(std::uint64_t number, std::string_view job) {
 }
 
 /// The columns that entries are made of, in the order in which read_entry takes them.
-constexpr const char* entry_columns = "number, job, code, request, request_sum, result, result_sum";
+constexpr const char* entry_columns =
+    "number, job, code, request, request_sum, result, result_sum, agent, session, language,"
+    " submitted_at_ms";
+
+/// The outcome of a job that is alive: none was recorded yet.
+outcome outcome_so_far(const sqlite::statement& row, const stored_request& request) {
+  outcome queued;
+  queued.job = row.text(1);
+  queued.state = job_state::queued;
+  queued.agent_id = row.text(7);
+  queued.session = row.text(8);
+  queued.language = row.text(9);
+  queued.submitted_at_ms = row.number(10);
+  if (request.verdict)
+    queued.verdict = *request.verdict;
+  return queued;
+}
 
 expected<entry> read_entry(const sqlite::statement& row) {
   entry read;
@@ -120,11 +130,18 @@ expected<entry> read_entry(const sqlite::statement& row) {
   if (as_signed(checksum({job, read.code, request_bytes})) != row.number(4)
       || result_sum(job, result_bytes) != row.number(6))
     return damaged_entry(read.number, job);
-  auto request = decode<stored_request>(request_bytes);
-  auto result = decode<outcome>(result_bytes);
-  if (!request || !result)
+  auto request = request_bytes.empty() ? decoded<stored_request>{stored_request{}}
+                                       : decode<stored_request>(request_bytes);
+  if (!request)
     return damaged_entry(read.number, job);
-  read.result = std::move(*result);
+  if (result_bytes.empty()) {
+    read.result = outcome_so_far(row, *request);
+  } else {
+    auto result = decode<outcome>(result_bytes);
+    if (!result)
+      return damaged_entry(read.number, job);
+    read.result = std::move(*result);
+  }
   read.args = std::move(request->args);
   read.limits = request->limits;
   read.metadata = std::move(request->metadata);
@@ -211,62 +228,6 @@ error make_directory(const std::string& path) {
 }
 
 } // namespace
-
-job_record make_record(const job_order& order, bool content) {
-  stored_request request{.args = {}, .limits = order.limits, .metadata = {}};
-  outcome queued;
-  queued.job = order.job;
-  queued.state = job_state::queued;
-  queued.language = order.request.language;
-  queued.agent_id = order.request.agent_id;
-  queued.session = order.request.session;
-  queued.submitted_at_ms = order.submitted_at_ms;
-  queued.verdict.decision = order.verdict.decision;
-  queued.verdict.reasons = order.verdict.reasons;
-  job_record record{.job = order.job,
-                    .agent = order.request.agent_id,
-                    .session = order.request.session,
-                    .machine = {},
-                    .language = order.request.language,
-                    .state = job_state::queued,
-                    .failed = false,
-                    .submitted_at_ms = order.submitted_at_ms,
-                    .code = {},
-                    .request = {},
-                    .result = {}};
-  if (content) {
-    record.code = order.request.code;
-    request.args = order.request.args;
-    request.metadata = order.request.metadata;
-    queued.verdict.code = order.verdict.code;
-  }
-  record.request = encode(request);
-  record.result = encode(queued);
-  return record;
-}
-
-job_record make_record(const outcome& ended) {
-  return {.job = ended.job,
-          .agent = ended.agent_id,
-          .session = ended.session,
-          .machine = ended.machine,
-          .language = ended.language,
-          .state = ended.state,
-          .failed = has_failed(ended),
-          .submitted_at_ms = ended.submitted_at_ms,
-          .code = {},
-          .request = {},
-          .result = encode(ended)};
-}
-
-void join(job_record& accepted, job_record ended) {
-  if (!ended.session.empty())
-    accepted.session = std::move(ended.session);
-  accepted.machine = std::move(ended.machine);
-  accepted.state = ended.state;
-  accepted.failed = ended.failed;
-  accepted.result = std::move(ended.result);
-}
 
 // --- reading -------------------------------------------------------------------------------------
 
@@ -357,11 +318,15 @@ expected<journal> journal::open(const settings& values) {
   if (!db)
     return db.error();
   journal opened{std::move(*db)};
-  opened.path_ = in_file ? path : "";
+  opened.dir_ = in_file ? values.data_dir : "";
   opened.lock_ = std::move(lock);
   opened.entries_max_ = values.policy.history.max_history_entries;
   opened.bytes_max_ = values.journal_bytes_max;
   if (error why = opened.prepare())
+    return why;
+  if (error why = opened.count_entries())
+    return why;
+  if (error why = opened.replay())
     return why;
   if (error why = opened.recover())
     return why;
@@ -369,10 +334,9 @@ expected<journal> journal::open(const settings& values) {
 }
 
 error journal::prepare() {
-  // FULL: the log is synced at each commit. The reader's thread does most checkpoints; the large
-  // number here is for when it cannot keep up.
+  // Not FULL: a commit need not be synced while the log holds the same; a checkpoint is.
   constexpr const char* pragmas =
-      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
       "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -4096;"
       "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;";
   if (error why = db().run(pragmas))
@@ -382,9 +346,9 @@ error journal::prepare() {
     return version.error();
   auto known = static_cast<std::int64_t>(migrations.size());
   if (*version > known)
-    return fail(ec::store_failed, "journal: " + path_ + " was written by a newer Berth (version "
-                                      + std::to_string(*version) + ", this one knows "
-                                      + std::to_string(known) + ")");
+    return fail(ec::store_failed, "journal: " + dir_ + "/journal.db was written by a newer Berth"
+                                      + " (version " + std::to_string(*version)
+                                      + ", this one knows " + std::to_string(known) + ")");
   for (std::int64_t i = *version; i < known; ++i) {
     std::string step = "BEGIN IMMEDIATE;" + std::string{migrations[static_cast<std::size_t>(i)]}
                        + "PRAGMA user_version = " + std::to_string(i + 1) + "; COMMIT;";
@@ -393,20 +357,24 @@ error journal::prepare() {
       return why;
     }
   }
+  return prepare_statements();
+}
+
+error journal::prepare_statements() {
   const std::pair<sqlite::statement*, const char*> statements[] = {
-      {&insert_, "INSERT INTO jobs (job, agent, session, machine, language, state, failed,"
+      {&insert_, "INSERT INTO jobs (number, job, agent, session, machine, language, state, failed,"
                  " submitted_at_ms, code, request, request_sum, result, result_sum)"
-                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job) DO NOTHING"},
+                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
       {&update_, "UPDATE jobs SET session = iif(?1 = '', session, ?1), machine = ?2, state = ?3,"
                  " failed = ?4, result = ?5, result_sum = ?6"
-                 " WHERE job = ?7 AND state IN ('queued', 'running') RETURNING number, agent"},
-      {&find_, "SELECT number FROM jobs WHERE job = ?"},
+                 " WHERE number = ?7 AND state IN ('queued', 'running')"},
       {&trim_, "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE agent <> ''"
                " AND agent = ? AND state NOT IN ('queued', 'running') ORDER BY number LIMIT ?)"},
       {&put_session_, "INSERT INTO sessions (session, agent, state, body, body_sum)"
                       " VALUES (?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE SET"
                       " agent = excluded.agent, state = excluded.state, body = excluded.body,"
                       " body_sum = excluded.body_sum"},
+      {&put_position_, "UPDATE log_position SET segment = ?, place = ?"},
   };
   for (const auto& [statement, sql] : statements) {
     auto made = db().prepare(sql);
@@ -417,18 +385,94 @@ error journal::prepare() {
   return {};
 }
 
+/// Brings into the database what only the log holds, and removes the log.
+error journal::replay() {
+  if (!is_file())
+    return {};
+  auto known = db().prepare("SELECT segment, place FROM log_position");
+  if (!known)
+    return known.error();
+  auto row = known->step();
+  if (!row)
+    return row.error();
+  log_position from;
+  if (*row)
+    from = {static_cast<std::uint64_t>(known->number(0)),
+            static_cast<std::uint64_t>(known->number(1))};
+  known->reset();
+  std::vector<std::uint64_t> segments = list_segments(dir_);
+  std::vector<std::uint64_t> damaged;
+  for (std::uint64_t segment : segments) {
+    std::uint64_t before = recovered_.records_damaged;
+    std::uint64_t offset = segment == from.segment ? from.offset : 0;
+    if (segment >= from.segment)
+      if (error why = replay_segment(segment, std::max(offset, log_head_bytes)))
+        return why;
+    if (recovered_.records_damaged != before)
+      damaged.push_back(segment);
+  }
+  log_begin_ = {std::max(from.segment, segments.empty() ? 0 : segments.back()) + 1, log_head_bytes};
+  if (!segments.empty() && !checkpoint())
+    return {}; // somebody reads the database: the next start removes them
+  for (std::uint64_t segment : segments) {
+    if (std::ranges::find(damaged, segment) != damaged.end())
+      set_segment_aside(dir_, segment);
+    else
+      remove_segment(dir_, segment);
+  }
+  return {};
+}
+
+error journal::replay_segment(std::uint64_t segment, std::uint64_t from) {
+  auto opened = log_reader::open(dir_, segment);
+  if (!opened) {
+    ++recovered_.records_damaged;
+    return {};
+  }
+  auto data = opened->read(from, opened->size() - std::min(from, opened->size()));
+  if (!data) {
+    ++recovered_.records_damaged;
+    return {};
+  }
+  log_scanner scan{*data, opened->salt(), from};
+  std::vector<record_view> found;
+  auto flush = [&] {
+    error why = apply(found, {segment, scan.offset()});
+    recovered_.records_replayed += found.size();
+    found.clear();
+    return why;
+  };
+  do {
+    while (auto payload = scan.next()) {
+      if (auto record = read_record(*payload))
+        found.push_back(*record);
+      else
+        ++recovered_.records_damaged;
+      if (found.size() >= limits::index_batch_max)
+        if (error why = flush())
+          return why;
+    }
+  } while (scan.resume() && ++recovered_.records_damaged > 0);
+  return flush();
+}
+
 error journal::recover() {
   if (error why = begin())
     return why;
   error why = recover_jobs();
   if (!why)
     why = recover_sessions();
+  if (!why)
+    why = commit();
   if (why) {
     rollback();
     return why;
   }
-  if ((why = commit()))
-    return why;
+  checkpoint();
+  auto last = db().number("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'");
+  if (!last)
+    return last.error();
+  next_number_ = static_cast<std::uint64_t>(*last) + 1;
   return count_entries();
 }
 
@@ -463,9 +507,9 @@ error journal::recover_jobs() {
     told.result.state = job_state::interrupted;
     told.result.ended_at_ms = now_ms();
     told.result.detail = "the server stopped while the job was alive";
-    auto number = update(make_record(told.result));
-    if (!number)
-      return number.error();
+    bytes ended = ended_record(told.number, told.result);
+    if (error why = update(*read_record(ended)))
+      return why;
   }
   return {};
 }
@@ -494,7 +538,8 @@ error journal::recover_sessions() {
     }
     info.state = session_state::lost;
     info.jobs_alive = 0;
-    if (error why = record_session(info))
+    bytes lost = session_record(info);
+    if (error why = put_session(*read_record(lost)))
       return why;
   }
   return db().run("DELETE FROM sessions WHERE state IN ('closed', 'lost') AND session NOT IN"
@@ -518,11 +563,10 @@ error journal::count_entries() {
 }
 
 expected<journal_reader> journal::open_reader() const {
-  auto db = sqlite::database::open(path_, false);
+  auto db = sqlite::database::open(dir_ + "/journal.db", false);
   if (!db)
     return db.error();
-  // A checkpoint by this connection syncs, too.
-  if (error why = db->run("PRAGMA query_only = ON; PRAGMA synchronous = FULL;"
+  if (error why = db->run("PRAGMA query_only = ON;"
                           "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;"))
     return why;
   return journal_reader{std::move(*db)};
@@ -530,15 +574,8 @@ expected<journal_reader> journal::open_reader() const {
 
 // --- writing -------------------------------------------------------------------------------------
 
-error journal::begin() {
-  return db().run("BEGIN IMMEDIATE");
-}
-
 error journal::commit() {
-  error why = db().run("COMMIT");
-  if (why)
-    rollback();
-  return why;
+  return db().run("COMMIT");
 }
 
 void journal::rollback() {
@@ -546,79 +583,109 @@ void journal::rollback() {
   count_entries();
 }
 
-expected<std::uint64_t> journal::record(const job_record& record) {
-  auto number = record.is_new() ? insert(record) : update(record);
-  if (!number)
-    return number;
-  if (++records_since_check_ >= size_check_records) {
+error journal::apply(std::span<const record_view> records, log_position behind) {
+  error why = begin();
+  if (!why)
+    why = write(records, behind);
+  if (!why)
+    why = commit();
+  if (why)
+    rollback();
+  return why;
+}
+
+error journal::write(std::span<const record_view> records, log_position behind) {
+  // A job that was accepted and ended in one batch costs one insert.
+  std::unordered_map<std::uint64_t, const record_view*> ends;
+  for (const record_view& record : records)
+    if (record.kind == record_kind::ended)
+      ends.emplace(record.number, &record);
+  for (const record_view& record : records) {
+    error why;
+    if (record.kind == record_kind::session) {
+      why = put_session(record);
+    } else if (record.kind == record_kind::accepted) {
+      auto end = ends.find(record.number);
+      why = insert(record, end == ends.end() ? nullptr : end->second);
+      if (end != ends.end())
+        end->second = nullptr;
+    } else if (ends.at(record.number) == &record) {
+      why = update(record);
+    }
+    if (why)
+      return why;
+  }
+  records_since_check_ += records.size();
+  if (records_since_check_ >= size_check_records) {
     records_since_check_ = 0;
     if (error why = keep_size_bound())
       return why;
   }
-  return number;
+  if (behind == log_position{})
+    return {};
+  return put_position_.bind(as_signed(behind.segment)).bind(as_signed(behind.offset)).run();
 }
 
-expected<std::uint64_t> journal::insert(const job_record& record) {
-  insert_.bind(std::string_view{record.job})
-      .bind(std::string_view{record.agent})
-      .bind(std::string_view{record.session})
-      .bind(std::string_view{record.machine})
-      .bind(std::string_view{record.language})
-      .bind(name_of(record.state))
-      .bind(std::int64_t{record.failed})
-      .bind(record.submitted_at_ms)
-      .bind(std::string_view{record.code})
-      .bind_blob(record.request)
-      .bind(request_sum(record))
-      .bind_blob(record.result)
-      .bind(result_sum(record.job, record.result));
+/// Adds a job; ended already when its end is given.
+error journal::insert(const record_view& accepted, const record_view* ended) {
+  const record_view& last = ended == nullptr ? accepted : *ended;
+  insert_.bind(as_signed(accepted.number))
+      .bind(accepted.id)
+      .bind(accepted.agent)
+      .bind(last.session.empty() ? accepted.session : last.session)
+      .bind(last.machine)
+      .bind(accepted.language)
+      .bind(name_of(last.state))
+      .bind(std::int64_t{last.failed})
+      .bind(accepted.submitted_at_ms)
+      .bind(accepted.code)
+      .bind_blob(accepted.request)
+      .bind(request_sum(accepted))
+      .bind_blob(last.result)
+      .bind(result_sum(accepted.id, last.result));
   if (error why = insert_.run())
     return why;
+  if (db().changes() == 0 || !is_terminal(last.state))
+    return {};
+  return keep_agent_bound(accepted.agent);
+}
+
+error journal::update(const record_view& ended) {
+  update_.bind(ended.session)
+      .bind(ended.machine)
+      .bind(name_of(ended.state))
+      .bind(std::int64_t{ended.failed})
+      .bind_blob(ended.result)
+      .bind(result_sum(ended.id, ended.result))
+      .bind(as_signed(ended.number));
+  if (error why = update_.run())
+    return why;
+  // Its acceptance was lost with a part of the log, or it is known and has ended: no harm then.
   if (db().changes() == 0)
-    return fail(ec::already_exists, "job: " + record.job + " is known");
-  auto number = static_cast<std::uint64_t>(db().last_row());
-  if (is_terminal(record.state))
-    if (error why = keep_agent_bound(record.agent))
-      return why;
-  return number;
+    return insert(ended, &ended);
+  return is_terminal(ended.state) ? keep_agent_bound(ended.agent) : error{};
 }
 
-expected<std::uint64_t> journal::update(const job_record& record) {
-  update_.bind(std::string_view{record.session})
-      .bind(std::string_view{record.machine})
-      .bind(name_of(record.state))
-      .bind(std::int64_t{record.failed})
-      .bind_blob(record.result)
-      .bind(result_sum(record.job, record.result))
-      .bind(std::string_view{record.job});
-  auto row = update_.step();
-  std::uint64_t number = row && *row ? static_cast<std::uint64_t>(update_.number(0)) : 0;
-  std::string agent{row && *row ? update_.text(1) : std::string_view{}};
-  update_.reset();
-  if (!row)
-    return row.error();
-  if (number == 0) {
-    auto known = find_.bind(std::string_view{record.job}).step();
-    find_.reset();
-    if (!known)
-      return known.error();
-    return *known ? fail(ec::conflict, "job: " + record.job + " has ended already")
-                  : fail(ec::not_found, "job: none is named " + record.job);
-  }
-  if (is_terminal(record.state))
-    if (error why = keep_agent_bound(agent))
-      return why;
-  return number;
+error journal::put_session(const record_view& session) {
+  return put_session_.bind(session.id)
+      .bind(session.agent)
+      .bind(session.language)
+      .bind_blob(session.result)
+      .bind(as_signed(checksum({session.id, session.result})))
+      .run();
 }
 
-error journal::keep_agent_bound(const std::string& agent) {
+error journal::keep_agent_bound(std::string_view agent) {
   if (agent.empty())
     return {};
-  std::uint64_t& count = entries_of_[agent];
+  auto known = entries_of_.find(agent);
+  if (known == entries_of_.end())
+    known = entries_of_.emplace(std::string{agent}, 0).first;
+  std::uint64_t& count = known->second;
   ++count;
   if (count <= entries_max_)
     return {};
-  if (error why = trim_.bind(std::string_view{agent}).bind(as_signed(count - entries_max_)).run())
+  if (error why = trim_.bind(agent).bind(as_signed(count - entries_max_)).run())
     return why;
   count -= static_cast<std::uint64_t>(db().changes());
   return {};
@@ -647,16 +714,6 @@ error journal::keep_size_bound() {
     if (known != entries_of_.end() && --known->second == 0)
       entries_of_.erase(known);
   }
-}
-
-error journal::record_session(const session_info& session) {
-  bytes body = encode(session);
-  return put_session_.bind(std::string_view{session.session})
-      .bind(std::string_view{session.agent_id})
-      .bind(name_of(session.state))
-      .bind_blob(body)
-      .bind(as_signed(checksum({session.session, body})))
-      .run();
 }
 
 } // namespace berth

@@ -4,6 +4,8 @@
 #include "config/settings.hpp"
 #include "messages/history.hpp"
 #include "messages/internal.hpp"
+#include "store/log_record.hpp"
+#include "store/record_log.hpp"
 #include "store/sqlite.hpp"
 
 #include <cstdint>
@@ -13,47 +15,17 @@
 
 namespace berth {
 
-/// A job as the journal keeps it: columns to search by, and the rest as msgpack. Made from an order
-/// or an outcome, so that nothing larger has to wait for a batch's commit.
-struct job_record {
-  std::string job;
-  std::string agent;
-  std::string session;
-  std::string machine;
-  std::string language;
-  job_state state = job_state::queued;
-  bool failed = false;
-  std::int64_t submitted_at_ms = 0;
-  std::string code;
-  /// Arguments, limits, metadata. Empty: the job was accepted before, only its result is new.
-  bytes request;
-  /// The outcome.
-  bytes result;
-
-  /// Whether this makes the job known, or ends one that is.
-  bool is_new() const { return !request.empty(); }
-  /// Bytes held by it.
-  std::size_t size() const { return code.size() + request.size() + result.size() + 256; }
-};
-
-/// The record of a job that was accepted. With `content` false its code, arguments and metadata are
-/// left out.
-job_record make_record(const job_order& order, bool content);
-
-/// The record of a job that ended.
-job_record make_record(const outcome& ended);
-
-/// Joins a job's acceptance with its end, when both wait for one commit.
-void join(job_record& accepted, job_record ended);
-
 /// What opening found of a server that did not end in order.
 struct recovery {
   /// Jobs that were alive and are `interrupted` now.
   std::uint64_t jobs_interrupted = 0;
   /// Sessions that were open and are `lost` now.
   std::uint64_t sessions_lost = 0;
-  /// Records whose checksum does not match.
+  /// Records whose checksum does not match, in the database or in the log. Segments of the log in
+  /// which there are such are set aside, as *.damaged.
   std::uint64_t records_damaged = 0;
+  /// Records of the log that were not in the database yet.
+  std::uint64_t records_replayed = 0;
 };
 
 /// Reads history through a connection of its own. One thread at a time.
@@ -69,31 +41,36 @@ public:
   /// A session as last recorded; not_found when there is none.
   expected<session_info> find_session_record(const std::string& session);
 
-  /// Moves what was committed into the database proper, beside the writer.
-  void checkpoint() { db_.checkpoint(); }
-
 private:
   friend class journal;
 
   sqlite::database db_;
 };
 
-/// The journal: what must not be lost, in one SQLite file. One writer, in one thread.
+/// The index of the log: what was recorded, in one SQLite database that can be asked. One thread.
 ///
-/// A write-ahead log with a sync at each commit: what commit() reported done survives the loss of
-/// power. Each record bears a checksum that is verified when it is read.
+/// The log is the truth; the index follows it and says, in the same transaction, how far. A sync of
+/// the database is needed only before a segment of the log is removed. Each row bears checksums
+/// that are verified when it is read.
 class journal {
 public:
   /// Opens or makes the journal in the settings' data_dir, or in memory when persist_history is
-  /// false; brings an older one up to date; marks what a dead server left alive. Fails with
-  /// conflict when another server has it open, store_failed otherwise.
+  /// false; brings an older one up to date; replays what the log holds beyond the index; marks what
+  /// a dead server left alive. Afterwards no segment of the log is left. Fails with conflict when
+  /// another server has it open, store_failed otherwise.
   static expected<journal> open(const settings& values);
 
   /// What opening found.
   const recovery& recovered() const { return recovered_; }
 
-  /// Whether the journal is a file, which other connections can read.
-  bool is_file() const { return !path_.empty(); }
+  /// Whether the journal is a file, which other connections can read and for which there is a log.
+  bool is_file() const { return !dir_.empty(); }
+  /// Where it is; empty when it is in memory.
+  const std::string& dir() const { return dir_; }
+  /// Where the log of this server begins.
+  log_position log_begin() const { return log_begin_; }
+  /// The number that the next entry is to have.
+  std::uint64_t next_number() const { return next_number_; }
 
   /// A reader with a connection of its own; only of a file.
   expected<journal_reader> open_reader() const;
@@ -101,18 +78,13 @@ public:
   /// The reader on the writer's own connection.
   journal_reader& reader() { return self_; }
 
-  /// Opens a batch.
-  error begin();
-  /// Puts the batch on disk. After an error nothing of it is kept.
-  error commit();
-  /// Forgets the batch.
-  void rollback();
+  /// Brings records into the database, all or nothing. `behind` is where the log goes on after
+  /// them. What is known already is not recorded twice; the end of a job that is not known makes it
+  /// known.
+  error apply(std::span<const record_view> records, log_position behind = {});
 
-  /// Adds a job or its end to the batch; gives the entry's number. already_exists for a job that is
-  /// known, not_found for the end of one that is not.
-  expected<std::uint64_t> record(const job_record& record);
-  /// Adds a session to the batch.
-  error record_session(const session_info& session);
+  /// Copies what was committed into the database proper, and syncs it. False: something is left.
+  bool checkpoint() { return db().checkpoint(); }
 
 private:
   struct file_lock {
@@ -124,20 +96,30 @@ private:
     : self_{std::move(db)} {}
 
   sqlite::database& db() { return self_.db_; }
+  error begin() { return db().run("BEGIN IMMEDIATE"); }
+  error commit();
+  void rollback();
   error prepare();
+  error prepare_statements();
+  error replay();
+  error replay_segment(std::uint64_t segment, std::uint64_t from);
   error recover();
   error recover_jobs();
   error recover_sessions();
   error count_entries();
-  expected<std::uint64_t> insert(const job_record& record);
-  expected<std::uint64_t> update(const job_record& record);
-  error keep_agent_bound(const std::string& agent);
+  error write(std::span<const record_view> records, log_position behind);
+  error insert(const record_view& accepted, const record_view* ended);
+  error update(const record_view& ended);
+  error put_session(const record_view& session);
+  error keep_agent_bound(std::string_view agent);
   error keep_size_bound();
 
   journal_reader self_;
-  std::string path_;
+  std::string dir_;
   std::unique_ptr<file_lock> lock_;
   recovery recovered_;
+  log_position log_begin_;
+  std::uint64_t next_number_ = 1;
   std::uint64_t entries_max_ = 0;
   std::uint64_t bytes_max_ = 0;
   std::uint64_t records_since_check_ = 0;
@@ -145,9 +127,9 @@ private:
   std::map<std::string, std::uint64_t, std::less<>> entries_of_;
   sqlite::statement insert_;
   sqlite::statement update_;
-  sqlite::statement find_;
   sqlite::statement trim_;
   sqlite::statement put_session_;
+  sqlite::statement put_position_;
 };
 
 } // namespace berth

@@ -133,8 +133,12 @@ std::int64_t database::last_row() const {
   return sqlite3_last_insert_rowid(handle_.get());
 }
 
-void database::checkpoint() {
-  sqlite3_wal_checkpoint_v2(handle_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+bool database::checkpoint() {
+  int in_log = 0;
+  int copied = 0;
+  int got = sqlite3_wal_checkpoint_v2(handle_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, &in_log,
+                                      &copied);
+  return got == SQLITE_OK && copied == in_log;
 }
 
 } // namespace berth::sqlite

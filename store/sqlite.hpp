@@ -62,8 +62,9 @@ public:
   /// Rows that the last statement changed.
   std::int64_t changes() const;
   std::int64_t last_row() const;
-  /// Copies what is in the write-ahead log into the database, without making a writer wait.
-  void checkpoint();
+  /// Copies what is in the write-ahead log into the database and syncs it, without making anybody
+  /// wait. False: a reader still needs some of it there.
+  bool checkpoint();
 
 private:
   struct closer {

@@ -2,6 +2,7 @@
 #include "machines/instant/instant_machine.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 namespace berth::machines {
 
@@ -9,18 +10,14 @@ namespace {
 
 constexpr const char* keeps_no_files = "an instant machine keeps no files";
 
-class instant_machine : public machine, public std::enable_shared_from_this<instant_machine> {
+class instant_machine : public machine {
 public:
-  instant_machine(reactor& loop, const machine_spec& spec,
-                  std::shared_ptr<machine_listener> listener)
-    : loop_(loop)
-    , limits_(spec.limits)
+  instant_machine(const machine_spec& spec, std::shared_ptr<machine_listener> listener)
+    : limits_(spec.limits)
     , listener_(std::move(listener)) {}
 
   void send(const guest::to_guest& message) override {
-    loop_.post([self = shared_from_this(), message] {
-      std::visit([&](const auto& one) { self->answer(one); }, message);
-    });
+    std::visit([&](const auto& one) { answer(one); }, message);
   }
   void set_limits(const machine_limits&) override {}
   bool warm(std::string_view) override { return false; }
@@ -39,24 +36,19 @@ public:
     refuse(files_step::save, checkpoint);
   }
   void destroy() override {
-    loop_.post([self = shared_from_this()] {
-      if (auto listener = std::move(self->listener_))
-        listener->on_gone();
-    });
+    if (!gone_.exchange(true))
+      listener_->on_gone();
   }
 
   void say(guest::from_guest frame) {
-    // A listener may destroy the machine from within.
-    if (auto listener = listener_)
-      listener->on_frame(std::move(frame));
+    if (!gone_)
+      listener_->on_frame(std::move(frame));
   }
 
 private:
   void refuse(files_step step, checkpoint_number checkpoint) {
-    loop_.post([self = shared_from_this(), step, checkpoint] {
-      if (auto listener = self->listener_)
-        listener->on_files({.step = step, .checkpoint = checkpoint, .error = keeps_no_files});
-    });
+    if (!gone_)
+      listener_->on_files({.step = step, .checkpoint = checkpoint, .error = keeps_no_files});
   }
 
   void answer(const guest::start_job& job) {
@@ -85,21 +77,19 @@ private:
   void answer(const guest::prepare& asked) { say(guest::warmed{.language = asked.language}); }
   void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }
 
-  reactor& loop_;
   const machine_limits limits_;
-  std::shared_ptr<machine_listener> listener_;
+  const std::shared_ptr<machine_listener> listener_;
+  std::atomic<bool> gone_ = false;
 };
 
 } // namespace
 
 std::shared_ptr<machine> instant_source::start(const machine_spec& spec,
                                                std::shared_ptr<machine_listener> listener) {
-  auto one = std::make_shared<instant_machine>(loop_, spec, std::move(listener));
-  loop_.post([one, warm = spec.warm] {
-    one->say(guest::hello{});
-    for (const auto& language : warm)
-      one->say(guest::warmed{.language = language});
-  });
+  auto one = std::make_shared<instant_machine>(spec, std::move(listener));
+  one->say(guest::hello{});
+  for (const auto& language : spec.warm)
+    one->say(guest::warmed{.language = language});
   return one;
 }
 

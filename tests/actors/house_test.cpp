@@ -144,6 +144,40 @@ TEST_CASE_METHOD(house, "More jobs than may be alive are refused with a hint", "
   CHECK(journal->accepted.size() == config->pool.jobs_alive_max);
 }
 
+TEST_CASE("More jobs than may wait for a machine are refused with a hint, and recorded as ended") {
+  house berth{with([](settings& values) { values.pool.waiting_max = 2; })};
+  auto first = berth.ask<outcome>(berth.gateway, house::program());
+  auto second = berth.ask<outcome>(berth.gateway, house::program());
+  auto third = berth.ask<outcome>(berth.gateway, house::program());
+  CHECK_FALSE(first.answered());
+  CHECK_FALSE(second.answered());
+  REQUIRE(third.answered());
+  REQUIRE_FALSE(third.answer());
+  refusal told = to_refusal(third.answer().error());
+  CHECK(told.name == "no_capacity");
+  CHECK(told.retry_after_ms.has_value());
+  REQUIRE(berth.journal->ended.size() == 1);
+  CHECK(berth.journal->ended[0].ended.state == job_state::machine_lost);
+}
+
+TEST_CASE_METHOD(house, "A secret in output is in neither the reply nor history", "[house]") {
+  all_up();
+  auto asked = ask<outcome>(gateway, program());
+  auto* machine = running();
+  std::string output = "API_KEY=secret123456\n";
+  machine->listener->on_frame(guest::output{.job = machine->last<guest::start_job>()->job,
+                                            .stream = 1,
+                                            .data = {output.begin(), output.end()}});
+  end_job(*machine);
+  REQUIRE(asked.answer());
+  REQUIRE(journal->ended.size() == 1);
+  for (const outcome& each : {*asked.answer(), journal->ended[0].ended}) {
+    std::string told{each.stdout_data.begin(), each.stdout_data.end()};
+    CHECK(told.find("secret123456") == std::string::npos);
+    CHECK(each.redacted);
+  }
+}
+
 TEST_CASE_METHOD(house, "A blocked program does not run, and is in history with its reasons",
                  "[house]") {
   all_up();

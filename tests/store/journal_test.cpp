@@ -3,10 +3,9 @@
 #include "tests/support/temp_dir.hpp"
 
 #include <catch2/catch.hpp>
-#include <sys/wait.h>
 
-#include <csignal>
-#include <unistd.h>
+#include <filesystem>
+#include <map>
 
 using namespace berth;
 
@@ -39,17 +38,36 @@ outcome ended(const std::string& job, std::int32_t code = 0) {
   return made;
 }
 
-void write(journal& to, const job_record& record) {
-  REQUIRE_FALSE(to.begin());
-  REQUIRE(to.record(record));
-  REQUIRE_FALSE(to.commit());
-}
+/// Numbers entries as HISTORY does and brings them into a journal, each by itself.
+class recorder {
+public:
+  explicit recorder(journal& to)
+    : to_(to)
+    , next_(to.next_number()) {}
 
-void full_job(journal& to, const std::string& job, const std::string& agent = {},
-              std::int32_t code = 0) {
-  write(to, make_record(order(job, agent), true));
-  write(to, make_record(ended(job, code)));
-}
+  void accept(const job_order& made) {
+    numbers_[made.job] = next_;
+    keep(accepted_record(next_++, made, true));
+  }
+  void end(const outcome& result) { keep(ended_record(numbers_.at(result.job), result)); }
+  void full_job(const std::string& job, const std::string& agent = {}, std::int32_t code = 0) {
+    accept(order(job, agent));
+    outcome result = ended(job, code);
+    result.agent_id = agent;
+    end(result);
+  }
+
+private:
+  void keep(const bytes& record) {
+    auto view = read_record(record);
+    REQUIRE(view);
+    REQUIRE_FALSE(to_.apply({&*view, 1}));
+  }
+
+  journal& to_;
+  std::uint64_t next_;
+  std::map<std::string, std::uint64_t> numbers_;
+};
 
 std::vector<std::string> jobs(journal& from, const query_history& query) {
   auto page = from.reader().query(query);
@@ -68,9 +86,10 @@ TEST_CASE("Entries are found by everything a query can say, newest first") {
   temp_dir dir;
   auto opened = journal::open(in_dir(dir));
   REQUIRE(opened);
-  full_job(*opened, "j1", "ada");
-  full_job(*opened, "j2", "bob", 3);
-  write(*opened, make_record(order("j33", "ada", "rust"), true));
+  recorder record{*opened};
+  record.full_job("j1", "ada");
+  record.full_job("j2", "bob", 3);
+  record.accept(order("j33", "ada", "rust"));
   auto ask = [&](auto set) {
     query_history query;
     set(query);
@@ -97,8 +116,9 @@ TEST_CASE("Pages follow one another without gap or repetition") {
   temp_dir dir;
   auto opened = journal::open(in_dir(dir));
   REQUIRE(opened);
+  recorder record{*opened};
   for (int i = 0; i < 25; ++i)
-    full_job(*opened, "j" + std::to_string(i));
+    record.full_job("j" + std::to_string(i));
   query_history query;
   query.limit = 10;
   names all;
@@ -121,32 +141,21 @@ TEST_CASE("Pages follow one another without gap or repetition") {
 
 TEST_CASE("Opening marks what a dead server left alive") {
   temp_dir dir;
-  int told[2];
-  REQUIRE(pipe(told) == 0);
-  pid_t child = fork();
-  if (child == 0) { // the server that dies
+  {
     auto opened = journal::open(in_dir(dir));
-    if (!opened || opened->begin() || !opened->record(make_record(order("ended"), true))
-        || !opened->record(make_record(ended("ended")))
-        || !opened->record(make_record(order("alive"), true)))
-      _exit(1);
+    REQUIRE(opened);
+    recorder record{*opened};
+    record.accept(order("ended"));
+    record.end(ended("ended"));
+    record.accept(order("alive"));
     session_info session;
     session.session = session.name = "s1";
     session.state = session_state::ready;
-    if (opened->record_session(session) || opened->commit() || opened->begin()
-        || !opened->record(make_record(order("never-told"), true)))
-      _exit(1);
-    (void)!::write(told[1], "x", 1);
-    pause();
-    _exit(0);
+    bytes told = session_record(session);
+    auto view = read_record(told);
+    REQUIRE(view);
+    REQUIRE_FALSE(opened->apply({&*view, 1}));
   }
-  char byte = 0;
-  close(told[1]);
-  CHECK(::read(told[0], &byte, 1) == 1);
-  close(told[0]);
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
-
   auto opened = journal::open(in_dir(dir));
   REQUIRE(opened);
   CHECK(opened->recovered().jobs_interrupted == 1);
@@ -169,9 +178,10 @@ TEST_CASE("A damaged record is told as damaged, never served") {
   {
     auto opened = journal::open(in_dir(dir));
     REQUIRE(opened);
-    full_job(*opened, "good");
-    full_job(*opened, "bad");
-    write(*opened, make_record(order("bad-alive"), true));
+    recorder record{*opened};
+    record.full_job("good");
+    record.full_job("bad");
+    record.accept(order("bad-alive"));
   }
   {
     auto db = sqlite::database::open(dir.path() + "/journal.db", false);
@@ -198,10 +208,11 @@ TEST_CASE("Each agent keeps its newest entries, and nobody loses what is alive")
   values.policy.history.max_history_entries = 5;
   auto opened = journal::open(values);
   REQUIRE(opened);
-  write(*opened, make_record(order("alive", "ada"), true));
+  recorder record{*opened};
+  record.accept(order("alive", "ada"));
   for (int i = 0; i < 12; ++i) {
-    full_job(*opened, "a" + std::to_string(i), "ada");
-    full_job(*opened, "n" + std::to_string(i));
+    record.full_job("a" + std::to_string(i), "ada");
+    record.full_job("n" + std::to_string(i));
   }
   query_history query;
   query.agent_id = "ada";
@@ -215,15 +226,13 @@ TEST_CASE("A journal that grew too large loses its oldest entries") {
   values.journal_bytes_max = limits::mib;
   auto opened = journal::open(values);
   REQUIRE(opened);
-  REQUIRE_FALSE(opened->begin());
+  recorder record{*opened};
   for (int i = 0; i < 2000; ++i) {
     job_order made = order("j" + std::to_string(i));
     made.request.code.assign(2000, 'x');
-    job_record both = make_record(made, true);
-    join(both, make_record(ended(made.job)));
-    REQUIRE(opened->record(both));
+    record.accept(made);
+    record.end(ended(made.job));
   }
-  REQUIRE_FALSE(opened->commit());
   auto page = opened->reader().query({});
   REQUIRE(page);
   CHECK(page->total < 1200);
@@ -256,17 +265,37 @@ TEST_CASE("A journal of a newer Berth, or no journal at all, is refused in words
   CHECK(none.error() == ec::store_failed);
 }
 
-TEST_CASE("A reader of its own sees what was committed, and nothing that was not") {
+TEST_CASE("A reader of its own sees what was brought in, at once") {
   temp_dir dir;
   auto opened = journal::open(in_dir(dir));
   REQUIRE(opened);
   auto reader = opened->open_reader();
   REQUIRE(reader);
-  full_job(*opened, "j1");
-  REQUIRE_FALSE(opened->begin());
-  REQUIRE(opened->record(make_record(order("j2"), true)));
+  recorder record{*opened};
+  record.full_job("j1");
   CHECK(reader->query({})->total == 1);
-  opened->rollback();
-  reader->checkpoint();
+  CHECK(opened->checkpoint());
   CHECK(reader->query({})->total == 1);
+}
+
+TEST_CASE("A job that was accepted and ended in one batch is one row; what is known is not recorded"
+          " twice") {
+  temp_dir dir;
+  auto opened = journal::open(in_dir(dir));
+  REQUIRE(opened);
+  bytes first = accepted_record(1, order("j1", "ada"), true);
+  bytes last = ended_record(1, ended("j1"));
+  bytes orphan = ended_record(2, ended("j2"));
+  std::vector<record_view> batch{*read_record(first), *read_record(last), *read_record(orphan)};
+  REQUIRE_FALSE(opened->apply(batch));
+  REQUIRE_FALSE(opened->apply(batch));
+  CHECK(jobs(*opened, {}) == names{"j2", "j1"});
+  query_history query;
+  query.job = "j1";
+  auto page = opened->reader().query(query);
+  REQUIRE(page);
+  CHECK(page->entries.at(0).code == order("j1").request.code);
+  CHECK(page->entries.at(0).result.state == job_state::exited);
+  query.job = "j2"; // its acceptance was lost
+  CHECK(opened->reader().query(query)->entries.at(0).result.state == job_state::exited);
 }

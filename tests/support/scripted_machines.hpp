@@ -15,7 +15,7 @@ struct files_request {
   machines::files_step step{};
   machines::checkpoint_number checkpoint = 0;
   machines::checkpoint_number since = 0;
-  std::shared_ptr<const machines::owned_fd> to{};
+  std::shared_ptr<const owned_fd> to{};
   std::uint64_t bytes_max = 0;
 };
 
@@ -44,7 +44,7 @@ public:
     files_asked.push_back({machines::files_step::drop, checkpoint});
   }
   void save_files(machines::checkpoint_number checkpoint, machines::checkpoint_number since,
-                  std::shared_ptr<const machines::owned_fd> to, std::uint64_t bytes_max) override {
+                  std::shared_ptr<const owned_fd> to, std::uint64_t bytes_max) override {
     files_asked.push_back(
         {machines::files_step::save, checkpoint, since, std::move(to), bytes_max});
   }
