@@ -50,6 +50,8 @@ private:
   caf::result<verdict> on_validate(const validate& request);
   caf::result<session_info> on_open(const open_session& request);
   caf::result<files_put> on_put_files(const put_files& request);
+  template <class Reply, class Request>
+  caf::result<Reply> on_files(const Request& request);
   caf::result<health_info> on_health();
   caf::result<drained> on_drain(const drain& request);
 
@@ -102,7 +104,16 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
       [this](const list_sessions& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const get_usage& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const put_files& x) { return on_put_files(x); },
-      [this](const read_file& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const read_file& x) { return on_files<file_content>(x); },
+      [this](const write_file& x) { return on_files<file_info>(x); },
+      [this](const list_files& x) { return on_files<file_list>(x); },
+      [this](const stat_file& x) { return on_files<file_info>(x); },
+      [this](const make_dir& x) { return on_files<file_info>(x); },
+      [this](const move_file& x) { return on_files<file_info>(x); },
+      [this](const remove_file& x) { return on_files<file_removed>(x); },
+      [this](const watch_files& x) { return on_files<files_watched>(x); },
+      [this](const read_watch& x) { return on_files<file_events>(x); },
+      [this](const unwatch_files& x) { return on_files<files_unwatched>(x); },
       [this](const query_history& x) { return self_->delegate(parts_.history, x); },
       [this](const get_pool& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const get_health&) { return on_health(); },
@@ -421,6 +432,13 @@ caf::result<files_put> gateway_state::on_put_files(const put_files& request) {
   files_only.language = "bash";
   files_only.files = request.files;
   if (error why = check_request(files_only))
+    return why;
+  return self_->delegate(parts_.supervisor, request);
+}
+
+template <class Reply, class Request>
+caf::result<Reply> gateway_state::on_files(const Request& request) {
+  if (error why = check_file_request(request))
     return why;
   return self_->delegate(parts_.supervisor, request);
 }

@@ -39,6 +39,8 @@ using stream_hub_actor = caf::typed_actor<
     on<read>::reply<output_slice>,
     // Publishes a state change.
     caf::reacts_to<announce>,
+    // Publishes what happened to files of a session.
+    on<announce_files>::reply<output_taken>,
     // A reader has waited long enough.
     caf::reacts_to<caf::timeout_atom, std::uint64_t>>;
 
@@ -71,6 +73,12 @@ using slot_actor = caf::typed_actor<
     on<put_files>::reply<files_put>,
     // Reads a file of the machine.
     on<read_file>::reply<file_content>,
+    // Files of the machine, one by one.
+    on<write_file>::reply<file_info>, on<list_files>::reply<file_list>,
+    on<stat_file>::reply<file_info>, on<make_dir>::reply<file_info>,
+    on<move_file>::reply<file_info>, on<remove_file>::reply<file_removed>,
+    on<watch_files>::reply<files_watched>, on<read_watch>::reply<file_events>,
+    on<unwatch_files>::reply<files_unwatched>,
     // Tells what the machine uses.
     on<get_usage>::reply<session_usage>>;
 
@@ -97,6 +105,12 @@ using supervisor_actor = caf::typed_actor<
     on<put_files>::reply<files_put>,
     // Reads a file of a session.
     on<read_file>::reply<file_content>,
+    // Files of a session, one by one.
+    on<write_file>::reply<file_info>, on<list_files>::reply<file_list>,
+    on<stat_file>::reply<file_info>, on<make_dir>::reply<file_info>,
+    on<move_file>::reply<file_info>, on<remove_file>::reply<file_removed>,
+    on<watch_files>::reply<files_watched>, on<read_watch>::reply<file_events>,
+    on<unwatch_files>::reply<files_unwatched>,
     // Tells what a session's machine uses.
     on<get_usage>::reply<session_usage>,
     // Tells how the pool is.
@@ -130,6 +144,11 @@ using gateway_actor = caf::typed_actor<
     on<open_session>::reply<session_info>, on<close_session>::reply<session_closed>,
     on<list_sessions>::reply<session_list>, on<get_usage>::reply<session_usage>,
     on<put_files>::reply<files_put>, on<read_file>::reply<file_content>,
+    on<write_file>::reply<file_info>, on<list_files>::reply<file_list>,
+    on<stat_file>::reply<file_info>, on<make_dir>::reply<file_info>,
+    on<move_file>::reply<file_info>, on<remove_file>::reply<file_removed>,
+    on<watch_files>::reply<files_watched>, on<read_watch>::reply<file_events>,
+    on<unwatch_files>::reply<files_unwatched>,
     // Past jobs.
     on<query_history>::reply<history_page>,
     // The pool, the server, the reference.

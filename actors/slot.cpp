@@ -3,6 +3,7 @@
 
 #include "actors/ids.hpp"
 #include "actors/lifecycle.hpp"
+#include "actors/slot_files.hpp"
 #include "actors/slot_job.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
@@ -24,7 +25,7 @@ namespace {
 using caf::timeout_atom;
 
 /// What a slot wants to be woken for.
-enum class wake : std::uint8_t { start, warm, deadline, force, request };
+enum class wake : std::uint8_t { start, warm, deadline, force, files, watch };
 
 /// A wake-up: when, what for, which job or request.
 struct alarm {
@@ -43,7 +44,9 @@ using slot_self = slot_actor::extend<
     caf::reacts_to<std::uint64_t, guest::job_ended>,
     caf::reacts_to<std::uint64_t, guest::job_refused>,
     caf::reacts_to<std::uint64_t, guest::file_put>, caf::reacts_to<std::uint64_t, guest::file_data>,
-    caf::reacts_to<std::uint64_t, guest::pong>,
+    caf::reacts_to<std::uint64_t, guest::dir_listed>,
+    caf::reacts_to<std::uint64_t, guest::path_done>,
+    caf::reacts_to<std::uint64_t, guest::files_changed>, caf::reacts_to<std::uint64_t, guest::pong>,
     // The machine is lost: why, and whether memory ran out.
     caf::reacts_to<std::uint64_t, std::string, bool>,
     // Nothing of the machine exists any more.
@@ -72,6 +75,17 @@ private:
   std::uint64_t machine_;
 };
 
+error not_up() {
+  return fail(ec::machine_failed, "the session's machine is not up");
+}
+
+/// An error of a file, with the member at fault before its text.
+error with_member(const char* member, const error& why) {
+  refusal told = to_refusal(why);
+  return caf::make_error(static_cast<ec>(told.code), std::string{member} + ": " + told.detail,
+                         told.retry_after_ms.value_or(0));
+}
+
 /// SLOT: one machine at a time, and the jobs in it.
 class slot_logic {
 public:
@@ -88,21 +102,6 @@ public:
   slot_self::behavior_type make_behavior(slot_self::pointer self, slot_parts parts);
 
 private:
-  struct file_request {
-    caf::typed_response_promise<files_put> put;    // whoever placed files waits here
-    caf::typed_response_promise<file_content> get; // whoever reads a file waits here
-    std::uint32_t count = 0;                       // files to place; 0: a file is read
-    std::vector<placed_file> files;                // what is placed, sent chunk by chunk
-    std::string cwd;
-    std::size_t file = 0; // the file and the offset to send next
-    std::size_t file_offset = 0;
-    std::uint32_t unacknowledged = 0; // chunks under way
-    std::string path;
-    std::uint64_t offset = 0;
-    std::uint32_t job = 0; // the job that waits for its files; 0: a client's request
-    std::string error;
-  };
-
   // Requests.
   void on_fill(const fill_slot& request);
   void on_empty();
@@ -112,6 +111,12 @@ private:
   caf::result<stdin_written> on_write_stdin(const write_stdin& request);
   caf::result<files_put> on_put_files(const put_files& request);
   caf::result<file_content> on_read_file(const read_file& request);
+  caf::result<file_info> on_write_file(const write_file& request);
+  caf::result<file_list> on_list_files(const list_files& request);
+  caf::result<file_removed> on_remove_file(const remove_file& request);
+  caf::result<files_watched> on_watch_files(const watch_files& request);
+  caf::result<file_events> on_read_watch(const read_watch& request);
+  caf::result<files_unwatched> on_unwatch_files(const unwatch_files& request);
   caf::result<session_usage> on_usage();
 
   // The machine.
@@ -123,8 +128,7 @@ private:
   void on_binary(guest::binary& message);
   void on_ended(const guest::job_ended& message);
   void on_refused(const guest::job_refused& message);
-  void on_file_put(const guest::file_put& message);
-  void on_file_data(guest::file_data& message);
+  void on_files_changed(guest::files_changed& message);
   void on_lost(const std::string& why, bool out_of_memory);
   void on_gone();
   void on_alarm();
@@ -138,14 +142,23 @@ private:
   void finish(std::uint32_t number, outcome result);
   void finish_all(const std::string& why, bool out_of_memory);
   void destroy();
-  void send_chunks(std::uint32_t request, file_request& files);
+  error place_files(std::uint32_t number, slot_job& job);
+  void on_files_placed(std::uint32_t number, const expected<file_info>& answer);
+  template <class Answer, class Reply, class Request, class Make>
+  caf::result<Reply> ask_guest(Request request, const char* member, Make make);
+  template <class Request>
+  caf::result<file_info> ask_info(Request request, const char* member);
+  bool is_up() const { return machine_ && state_ != slot_state::ending && hello_; }
+  void watch_the_time();
+  std::function<void()> credit(std::uint64_t size);
   void report(slot_state state, std::string detail = {});
   void wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number);
   void arm();
+  /// The clock that delays follow too: simulated in tests.
+  std::chrono::steady_clock::time_point now() const { return self_->system().clock().now(); }
   slot_job* find_job(const std::string& job, std::uint32_t* number = nullptr);
   slot_job* job_of(std::uint32_t number);
   void fail_requests(const std::string& why);
-  static void refuse(file_request& request, error why);
 
   slot_self::pointer self_ = nullptr;
   slot_parts parts_;
@@ -159,7 +172,12 @@ private:
   bool hello_ = false;
   machines::machine_limits limits_;
   std::map<std::uint32_t, slot_job> jobs_;
-  std::map<std::uint32_t, file_request> requests_;
+  slot_files files_{[this](guest::to_guest message) {
+    if (machine_)
+      machine_->send(message);
+  }};
+  slot_watches watches_;
+  bool watches_the_time_ = false;
   std::uint32_t next_number_ = 0;
   std::uint64_t output_in_flight_ = 0;
   bool output_held_ = false;
@@ -183,6 +201,17 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
       [this](const write_stdin& x) { return on_write_stdin(x); },
       [this](const put_files& x) { return on_put_files(x); },
       [this](const read_file& x) { return on_read_file(x); },
+      [this](const write_file& x) { return on_write_file(x); },
+      [this](const list_files& x) { return on_list_files(x); },
+      [this](const stat_file& x) { return ask_info(guest::stat_path{.path = x.path}, "path"); },
+      [this](const make_dir& x) { return ask_info(guest::make_path{.path = x.path}, "path"); },
+      [this](const move_file& x) {
+        return ask_info(guest::move_path{.from = x.from, .to = x.to}, "");
+      },
+      [this](const remove_file& x) { return on_remove_file(x); },
+      [this](const watch_files& x) { return on_watch_files(x); },
+      [this](const read_watch& x) { return on_read_watch(x); },
+      [this](const unwatch_files& x) { return on_unwatch_files(x); },
       [this](const get_usage&) { return on_usage(); },
       [this, mine](std::uint64_t m, const guest::hello& x) {
         if (mine(m))
@@ -216,13 +245,25 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
         if (mine(m))
           on_refused(x);
       },
-      [this, mine](std::uint64_t m, const guest::file_put& x) {
+      [this, mine](std::uint64_t m, guest::file_put& x) {
         if (mine(m))
-          on_file_put(x);
+          files_.on_put(x);
       },
       [this, mine](std::uint64_t m, guest::file_data& x) {
         if (mine(m))
-          on_file_data(x);
+          files_.on_answer(x);
+      },
+      [this, mine](std::uint64_t m, guest::dir_listed& x) {
+        if (mine(m))
+          files_.on_answer(x);
+      },
+      [this, mine](std::uint64_t m, guest::path_done& x) {
+        if (mine(m))
+          files_.on_answer(x);
+      },
+      [this, mine](std::uint64_t m, guest::files_changed& x) {
+        if (mine(m))
+          on_files_changed(x);
       },
       [](std::uint64_t, const guest::pong&) {},
       [this, mine](std::uint64_t m, const std::string& why, bool oom) {
@@ -252,6 +293,7 @@ void slot_logic::on_fill(const fill_slot& request) {
   output_in_flight_ = 0;
   output_held_ = false;
   alarms_.clear(); // they were the last machine's
+  watches_the_time_ = false;
   started_ = std::chrono::steady_clock::now();
   limits_ = {.memory_bytes = request.memory_mib * limits::mib,
              .processes = request.processes,
@@ -381,16 +423,9 @@ caf::result<outcome> slot_logic::on_run(run_job& request) {
 void slot_logic::prepare(std::uint32_t number) {
   slot_job& job = jobs_.at(number);
   const run& request = job.order.request;
-  if (!request.files.empty()) {
-    std::uint32_t id = ++next_number_;
-    file_request& files = requests_[id];
-    files.job = number;
-    files.count = static_cast<std::uint32_t>(request.files.size());
-    files.files = std::move(job.order.request.files);
-    files.cwd = request.cwd;
-    job.waits_for_files = true;
-    send_chunks(id, files);
-  }
+  if (!request.files.empty())
+    if (error why = place_files(number, job))
+      return finish(number, ended_without_run(job, job_state::blocked, describe_error(why)));
   bool can_be_warm = request.language == "python" || request.language == "javascript"
                      || request.language == "rust";
   if (can_be_warm && job.binary.empty() && !warm_.contains(request.language)
@@ -468,12 +503,25 @@ void slot_logic::on_output(guest::output& message) {
   if (job == nullptr || !known || message.data.empty())
     return;
   std::uint64_t size = message.data.size();
+  auto give_back = credit(size);
+  self_
+      ->request(parts_.hub, caf::infinite,
+                output_chunk{.job = job->order.job,
+                             .stream = message.stream,
+                             .data = std::move(message.data)})
+      .then([give_back](const output_taken&) { give_back(); },
+            [give_back](const error&) { give_back(); });
+}
+
+/// Counts bytes that the hub has not taken yet; past the credit the machine is not read. What it
+/// returns gives them back.
+std::function<void()> slot_logic::credit(std::uint64_t size) {
   output_in_flight_ += size;
   if (output_in_flight_ > limits::output_credit_bytes && !output_held_) {
     output_held_ = true;
     machine_->hold_output(true);
   }
-  auto give_back = [this, size, machine = machine_number_] {
+  return [this, size, machine = machine_number_] {
     if (machine != machine_number_)
       return;
     output_in_flight_ -= std::min(size, output_in_flight_);
@@ -482,13 +530,6 @@ void slot_logic::on_output(guest::output& message) {
       machine_->hold_output(false);
     }
   };
-  self_
-      ->request(parts_.hub, caf::infinite,
-                output_chunk{.job = job->order.job,
-                             .stream = message.stream,
-                             .data = std::move(message.data)})
-      .then([give_back](const output_taken&) { give_back(); },
-            [give_back](const error&) { give_back(); });
 }
 
 void slot_logic::on_stdin_taken(const guest::stdin_taken& message) {
@@ -548,9 +589,11 @@ void slot_logic::finish(std::uint32_t number, outcome result) {
   slot_job& job = node.mapped();
   result.machine = machine_id_;
   result.machine_kind = std::string{parts_.source->kind()};
-  std::erase_if(alarms_, [&](const alarm& each) { return each.number == number; });
+  std::erase_if(alarms_, [&](const alarm& each) {
+    return each.number == number && each.what != wake::watch; // a watch's number is its own
+  });
   // Files that were on their way for this job are nobody's any more.
-  std::erase_if(requests_, [&](const auto& item) { return item.second.job == number; });
+  files_.forget(job.upload);
   if (jobs_.empty())
     if (auto to = next(state_, slot_event::done))
       state_ = *to;
@@ -589,11 +632,13 @@ void slot_logic::on_wake(wake what, std::uint32_t number) {
     if (slot_job* job = job_of(number); job != nullptr)
       on_lost("the guest did not end a job in time", false);
     break;
-  case wake::request:
-    if (auto found = requests_.find(number); found != requests_.end()) {
-      refuse(found->second, fail(ec::deadline, "the machine did not answer in time"));
-      requests_.erase(found);
-    }
+  case wake::files:
+    watches_the_time_ = false;
+    if (files_.expire(now()))
+      watch_the_time();
+    break;
+  case wake::watch:
+    watches_.time_out(number);
     break;
   }
 }
@@ -631,123 +676,201 @@ caf::result<stdin_written> slot_logic::on_write_stdin(const write_stdin& request
   return stdin_written{.job = request.job, .bytes_taken = request.data.size()};
 }
 
-/// Sends chunks of files as far as the window allows; the guest acknowledges each.
-void slot_logic::send_chunks(std::uint32_t request, file_request& files) {
-  while (files.file < files.files.size() && files.unacknowledged < file_window) {
-    const placed_file& file = files.files[files.file];
-    std::size_t size = std::min(file.data.size() - files.file_offset, limits::chunk_bytes_max);
-    auto from = file.data.begin() + static_cast<std::ptrdiff_t>(files.file_offset);
-    guest::put_file message{.request = request,
-                            .path = file.path,
-                            .cwd = files.cwd,
-                            .mode = file.mode,
-                            .offset = files.file_offset,
-                            .data = {from, from + static_cast<std::ptrdiff_t>(size)},
-                            .last = files.file_offset + size == file.data.size()};
-    ++files.unacknowledged;
-    files.file_offset += size;
-    if (message.last) {
-      ++files.file;
-      files.file_offset = 0;
-    }
-    machine_->send(message);
-  }
+/// Sends a job's files ahead of it.
+error slot_logic::place_files(std::uint32_t number, slot_job& job) {
+  file_upload upload;
+  upload.files = std::move(job.order.request.files);
+  upload.cwd = job.order.request.cwd;
+  upload.done = [this, number](const expected<file_info>& answer) {
+    on_files_placed(number, answer);
+  };
+  auto under_way = files_.upload(std::move(upload), now());
+  if (!under_way)
+    return under_way.error();
+  job.upload = *under_way;
+  job.waits_for_files = true;
+  watch_the_time();
+  return {};
 }
 
-caf::result<files_put> slot_logic::on_put_files(const put_files& request) {
-  if (!machine_ || state_ == slot_state::ending || !hello_)
-    return fail(ec::machine_failed, "the session's machine is not up");
-  if (request.files.empty())
-    return fail(ec::malformed, "files: is empty");
-  std::uint32_t id = ++next_number_;
-  file_request& files = requests_[id];
-  files.put = self_->make_response_promise<files_put>();
-  files.count = static_cast<std::uint32_t>(request.files.size());
-  files.files = request.files;
-  auto promise = files.put;
-  send_chunks(id, files);
-  wake_later(file_timeout, wake::request, id);
-  return promise;
-}
-
-caf::result<file_content> slot_logic::on_read_file(const read_file& request) {
-  if (!machine_ || state_ == slot_state::ending || !hello_)
-    return fail(ec::machine_failed, "the session's machine is not up");
-  std::size_t wanted = request.bytes_max == 0 ? limits::chunk_bytes_max : request.bytes_max;
-  std::uint32_t id = ++next_number_;
-  file_request& file = requests_[id];
-  file.get = self_->make_response_promise<file_content>();
-  file.path = request.path;
-  file.offset = request.offset;
-  auto promise = file.get;
-  auto size = static_cast<std::uint32_t>(std::min(wanted, limits::file_read_bytes_max / 2));
-  machine_->send(guest::get_file{
-      .request = id, .path = request.path, .offset = request.offset, .bytes_max = size});
-  wake_later(file_timeout, wake::request, id);
-  return promise;
-}
-
-void slot_logic::on_file_put(const guest::file_put& message) {
-  auto found = requests_.find(message.request);
-  if (found == requests_.end() || found->second.unacknowledged == 0)
-    return;
-  file_request& files = found->second;
-  --files.unacknowledged;
-  if (files.error.empty())
-    files.error = message.error;
-  if (!files.error.empty())
-    files.file = files.files.size(); // nothing more is sent
-  send_chunks(message.request, files);
-  if (files.unacknowledged > 0)
-    return;
-  file_request done = std::move(files);
-  requests_.erase(found);
-  if (done.job == 0) {
-    if (done.error.empty())
-      done.put.deliver(files_put{.count = done.count});
-    else
-      done.put.deliver(fail(ec::malformed, "files: " + done.error));
-    return;
-  }
-  slot_job* job = job_of(done.job);
+void slot_logic::on_files_placed(std::uint32_t number, const expected<file_info>& answer) {
+  slot_job* job = job_of(number);
   if (job == nullptr)
     return;
   job->waits_for_files = false;
-  if (done.error.empty())
-    start(done.job);
+  if (answer)
+    start(number);
   else
-    finish(done.job, ended_without_run(*job, job_state::blocked, "files: " + done.error));
+    finish(number, ended_without_run(*job, job_state::blocked,
+                                     "files: " + to_refusal(answer.error()).detail));
 }
 
-void slot_logic::on_file_data(guest::file_data& message) {
-  auto found = requests_.find(message.request);
-  if (found == requests_.end() || found->second.job != 0 || found->second.count != 0)
-    return;
-  file_request file = std::move(found->second);
-  requests_.erase(found);
-  if (!message.error.empty()) {
-    file.get.deliver(fail(ec::not_found, "path: " + message.error));
-    return;
+caf::result<files_put> slot_logic::on_put_files(const put_files& request) {
+  if (!is_up())
+    return not_up();
+  if (request.files.empty())
+    return fail(ec::malformed, "files: is empty");
+  auto promise = self_->make_response_promise<files_put>();
+  file_upload upload;
+  upload.files = request.files;
+  upload.done = [promise, count = request.files.size()](const expected<file_info>& answer) mutable {
+    if (answer)
+      promise.deliver(files_put{.count = static_cast<std::uint32_t>(count)});
+    else
+      promise.deliver(with_member("files", answer.error()));
+  };
+  if (auto under_way = files_.upload(std::move(upload), now()); !under_way)
+    promise.deliver(under_way.error());
+  watch_the_time();
+  return promise;
+}
+
+caf::result<file_info> slot_logic::on_write_file(const write_file& request) {
+  if (!is_up())
+    return not_up();
+  auto promise = self_->make_response_promise<file_info>();
+  file_upload upload;
+  upload.files = {{.path = request.path, .data = request.data, .mode = request.mode}};
+  upload.offset = request.offset;
+  upload.keep_mode = true;
+  upload.done = [promise](expected<file_info> answer) mutable {
+    if (answer)
+      promise.deliver(std::move(*answer));
+    else
+      promise.deliver(with_member("path", answer.error()));
+  };
+  if (auto under_way = files_.upload(std::move(upload), now()); !under_way)
+    promise.deliver(under_way.error());
+  watch_the_time();
+  return promise;
+}
+
+/// Asks the guest; `make(Answer&)` makes the client's reply of its answer.
+template <class Answer, class Reply, class Request, class Make>
+caf::result<Reply> slot_logic::ask_guest(Request request, const char* member, Make make) {
+  if (!is_up())
+    return not_up();
+  auto promise = self_->make_response_promise<Reply>();
+  files_.ask<Answer>(std::move(request), member, now(),
+                     [promise, make](expected<Answer> answer) mutable {
+                       if (answer)
+                         promise.deliver(make(*answer));
+                       else
+                         promise.deliver(std::move(answer.error()));
+                     });
+  watch_the_time();
+  return promise;
+}
+
+/// Asks the guest for something that is answered with what a path names then.
+template <class Request>
+caf::result<file_info> slot_logic::ask_info(Request request, const char* member) {
+  return ask_guest<guest::path_done, file_info>(
+      std::move(request), member,
+      [](guest::path_done& answer) { return answer.info ? std::move(*answer.info) : file_info{}; });
+}
+
+caf::result<file_content> slot_logic::on_read_file(const read_file& request) {
+  std::size_t wanted = request.bytes_max == 0 ? limits::file_read_bytes_max : request.bytes_max;
+  auto size = static_cast<std::uint32_t>(std::min(wanted, limits::file_read_bytes_max));
+  guest::get_file message{.path = request.path, .offset = request.offset, .bytes_max = size};
+  return ask_guest<guest::file_data, file_content>(
+      std::move(message), "path",
+      [path = request.path, offset = request.offset](guest::file_data& answer) {
+        return file_content{.path = path,
+                            .data = std::move(answer.data),
+                            .offset = offset,
+                            .size = answer.size,
+                            .eof = answer.eof};
+      });
+}
+
+caf::result<file_list> slot_logic::on_list_files(const list_files& request) {
+  return ask_guest<guest::dir_listed, file_list>(
+      guest::list_dir{.path = request.path, .depth = request.depth}, "path",
+      [](guest::dir_listed& answer) {
+        return file_list{.entries = std::move(answer.entries), .truncated = answer.truncated};
+      });
+}
+
+caf::result<file_removed> slot_logic::on_remove_file(const remove_file& request) {
+  return ask_guest<guest::path_done, file_removed>(
+      guest::remove_path{.path = request.path}, "path",
+      [](guest::path_done& answer) { return file_removed{.path = std::move(answer.path)}; });
+}
+
+// --- watches -------------------------------------------------------------------------------------
+
+caf::result<files_watched> slot_logic::on_watch_files(const watch_files& request) {
+  if (!is_up())
+    return not_up();
+  if (watches_.full())
+    return fail(ec::no_capacity, "session: has " + std::to_string(limits::watches_per_session_max)
+                                     + " watches already");
+  // Before the guest is asked: what it tells at once must find its watch.
+  std::string id = watches_.add(request.session);
+  auto promise = self_->make_response_promise<files_watched>();
+  guest::watch_path message{.watch = id, .path = request.path, .recursive = request.recursive};
+  files_.ask<guest::path_done>(std::move(message), "path", now(),
+                               [this, promise, id](expected<guest::path_done> answer) mutable {
+                                 if (answer)
+                                   return promise.deliver(files_watched{.watch = id});
+                                 watches_.remove(id);
+                                 promise.deliver(std::move(answer.error()));
+                               });
+  watch_the_time();
+  return promise;
+}
+
+caf::result<file_events> slot_logic::on_read_watch(const read_watch& request) {
+  auto promise = self_->make_response_promise<file_events>();
+  std::uint64_t ticket = watches_.read(request.watch, request.wait_ms > 0,
+                                       [promise](expected<file_events> answer) mutable {
+                                         if (answer)
+                                           promise.deliver(std::move(*answer));
+                                         else
+                                           promise.deliver(std::move(answer.error()));
+                                       });
+  if (ticket != 0)
+    wake_later(std::chrono::milliseconds{request.wait_ms}, wake::watch,
+               static_cast<std::uint32_t>(ticket));
+  return promise;
+}
+
+caf::result<files_unwatched> slot_logic::on_unwatch_files(const unwatch_files& request) {
+  if (!watches_.has(request.watch))
+    return fail(ec::not_found, "watch: there is no watch " + request.watch + " in this session");
+  watches_.remove(request.watch);
+  return ask_guest<guest::path_done, files_unwatched>(
+      guest::unwatch_path{.watch = request.watch}, "watch",
+      [id = request.watch](guest::path_done&) { return files_unwatched{.watch = id}; });
+}
+
+void slot_logic::on_files_changed(guest::files_changed& message) {
+  std::uint64_t size = 0;
+  for (const auto& event : message.events)
+    size += event.path.size() + sizeof event;
+  for (auto& [session, events] : watches_.take(message)) {
+    auto give_back = credit(size);
+    self_
+        ->request(parts_.hub, caf::infinite,
+                  announce_files{.session = session, .events = std::move(events)})
+        .then([give_back](const output_taken&) { give_back(); },
+              [give_back](const error&) { give_back(); });
   }
-  file.get.deliver(file_content{.path = file.path,
-                                .data = std::move(message.data),
-                                .offset = file.offset,
-                                .size = message.size,
-                                .eof = message.eof});
 }
 
-void slot_logic::refuse(file_request& request, error why) {
-  if (request.count > 0)
-    request.put.deliver(std::move(why));
-  else
-    request.get.deliver(std::move(why));
+/// Looks now and then whether a request for files has waited too long.
+void slot_logic::watch_the_time() {
+  if (watches_the_time_ || files_.idle())
+    return;
+  watches_the_time_ = true;
+  wake_later(file_timeout / 4, wake::files, 0);
 }
 
 void slot_logic::fail_requests(const std::string& why) {
-  for (auto& [id, request] : requests_)
-    if (request.job == 0)
-      refuse(request, fail(ec::machine_failed, why));
-  requests_.clear();
+  files_.fail_all(fail(ec::machine_failed, why));
+  watches_.fail_all(fail(ec::machine_failed, why));
 }
 
 caf::result<session_usage> slot_logic::on_usage() {
@@ -767,7 +890,7 @@ caf::result<session_usage> slot_logic::on_usage() {
 }
 
 void slot_logic::wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number) {
-  alarms_.push_back({.at = self_->system().clock().now() + delay, .what = what, .number = number});
+  alarms_.push_back({.at = now() + delay, .what = what, .number = number});
   arm();
 }
 
@@ -777,16 +900,16 @@ void slot_logic::arm() {
   if (first == alarms_.end() || (armed_ && *armed_ <= first->at))
     return;
   armed_ = first->at;
-  self_->delayed_send(self_, first->at - self_->system().clock().now(), caf::timeout_atom_v);
+  self_->delayed_send(self_, first->at - now(), caf::timeout_atom_v);
 }
 
 void slot_logic::on_alarm() {
-  auto now = self_->system().clock().now();
-  if (armed_ && *armed_ <= now)
+  auto time = now();
+  if (armed_ && *armed_ <= time)
     armed_.reset();
   auto machine = machine_number_;
   for (auto due = alarms_.begin(); due != alarms_.end();) {
-    if (due->at > now) {
+    if (due->at > time) {
       ++due;
       continue;
     }

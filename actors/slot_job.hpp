@@ -14,10 +14,6 @@ namespace berth {
 
 /// How long a job, or a machine that starts, waits for a warm interpreter before it goes on cold.
 inline constexpr std::chrono::milliseconds warm_wait{250};
-/// How long a client waits for a file of a machine.
-inline constexpr std::chrono::milliseconds file_timeout{30'000};
-/// Chunks of files that may be under way to a guest.
-inline constexpr std::uint32_t file_window = 8;
 /// Input that the guest holds for a program that does not read.
 inline constexpr std::uint64_t stdin_window = 256 * limits::kib;
 
@@ -28,6 +24,7 @@ struct slot_job {
   caf::typed_response_promise<outcome> promise;
 
   bool waits_for_files = false;
+  std::uint32_t upload = 0;
   bool waits_for_warm = false;
   bool sent = false;
   bool running = false;

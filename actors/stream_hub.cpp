@@ -59,6 +59,7 @@ private:
   caf::result<outcome> on_close(close_stream& request);
   caf::result<output_slice> on_read(const read& request);
   void on_announce(const announce& message);
+  output_taken on_announce_files(const announce_files& message) const;
   void on_timeout(std::uint64_t ticket);
 
   void wake_readers(job_streams& job);
@@ -91,6 +92,7 @@ stream_hub_actor::behavior_type hub_state::make_behavior(stream_hub_actor::point
       [this](close_stream& x) { return on_close(x); },
       [this](const read& x) { return on_read(x); },
       [this](const announce& x) { on_announce(x); },
+      [this](const announce_files& x) { return on_announce_files(x); },
       [this](caf::timeout_atom, std::uint64_t ticket) { on_timeout(ticket); },
   };
 }
@@ -348,6 +350,13 @@ void hub_state::on_announce(const announce& message) {
       found->second.state = job_state::running;
   if (parts_.sink && parts_.sink->wanted())
     parts_.sink->publish(message.topic, encode(message.event));
+}
+
+output_taken hub_state::on_announce_files(const announce_files& message) const {
+  if (parts_.sink && parts_.sink->wanted())
+    for (const file_event& each : message.events)
+      parts_.sink->publish("session." + message.session + ".files", encode(each));
+  return {};
 }
 
 std::size_t hub_state::memory_of(const job_streams& job) const {

@@ -78,7 +78,7 @@ private:
   session_list on_list(const list_sessions& request) const;
   caf::result<stdin_written> on_write_stdin(const write_stdin& request);
   caf::result<files_put> on_put_files(const put_files& request);
-  caf::result<file_content> on_read_file(const read_file& request);
+  caf::result<files_watched> on_watch_files(watch_files& request);
   caf::result<session_usage> on_usage(const get_usage& request);
   pool_info on_pool() const;
   void on_slot_changed(const slot_changed& message);
@@ -167,7 +167,16 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
       [this](const list_sessions& x) { return on_list(x); },
       [this](const write_stdin& x) { return on_write_stdin(x); },
       [this](const put_files& x) { return on_put_files(x); },
-      [this](const read_file& x) { return on_read_file(x); },
+      [this](const read_file& x) { return delegate_to<file_content>(x.session, x); },
+      [this](const write_file& x) { return delegate_to<file_info>(x.session, x); },
+      [this](const list_files& x) { return delegate_to<file_list>(x.session, x); },
+      [this](const stat_file& x) { return delegate_to<file_info>(x.session, x); },
+      [this](const make_dir& x) { return delegate_to<file_info>(x.session, x); },
+      [this](const move_file& x) { return delegate_to<file_info>(x.session, x); },
+      [this](const remove_file& x) { return delegate_to<file_removed>(x.session, x); },
+      [this](watch_files& x) { return on_watch_files(x); },
+      [this](const read_watch& x) { return delegate_to<file_events>(x.session, x); },
+      [this](const unwatch_files& x) { return delegate_to<files_unwatched>(x.session, x); },
       [this](const get_usage& x) { return on_usage(x); },
       [this](const get_pool&) { return on_pool(); },
       [this](const slot_changed& x) { on_slot_changed(x); },
@@ -775,8 +784,11 @@ caf::result<files_put> supervisor_state::on_put_files(const put_files& request) 
   return delegate_to<files_put>(request.session, request);
 }
 
-caf::result<file_content> supervisor_state::on_read_file(const read_file& request) {
-  return delegate_to<file_content>(request.session, request);
+/// The events of a watch go out under the session's id, whatever the client called it.
+caf::result<files_watched> supervisor_state::on_watch_files(watch_files& request) {
+  if (session_record* session = find_by(request.session))
+    request.session = session->info.session;
+  return delegate_to<files_watched>(request.session, request);
 }
 
 caf::result<session_usage> supervisor_state::on_usage(const get_usage& request) {

@@ -61,8 +61,18 @@ static_assert(read_bytes_default <= read_bytes_max);
 inline constexpr std::size_t stdin_waiting_bytes_max = 4 * mib;
 /// Files placed by one request.
 inline constexpr std::size_t files_max = 1024;
-/// Bytes of one answer to `read_file`, whatever was asked for.
-inline constexpr std::size_t file_read_bytes_max = 4 * mib;
+/// Bytes of one answer to `files.read`, whatever was asked for.
+inline constexpr std::size_t file_read_bytes_max = chunk_bytes_max;
+/// Bytes of one `files.write`.
+inline constexpr std::size_t file_write_bytes_max = 1 * mib;
+/// Requests for the files of one machine that are under way.
+inline constexpr std::size_t file_requests_max = 256;
+/// Levels of one `files.list`.
+inline constexpr std::uint32_t list_depth_max = 16;
+/// Watches of one session.
+inline constexpr std::size_t watches_per_session_max = 64;
+/// Changes of one watch that nobody took yet; beyond that it says `overflow`.
+inline constexpr std::size_t watch_events_max = 4096;
 /// Variables of one job's environment, arguments of one job.
 inline constexpr std::size_t arguments_max = 4096;
 /// Members of one job's metadata.
@@ -71,7 +81,7 @@ inline constexpr std::size_t metadata_members_max = 64;
 inline constexpr std::size_t metadata_bytes_max = 64 * kib;
 
 static_assert(stdin_waiting_bytes_max <= request_bytes_max);
-static_assert(file_read_bytes_max <= request_bytes_max);
+static_assert(file_write_bytes_max <= request_bytes_max);
 static_assert(arguments_max < elements_max);
 
 /// Programs up to this length are judged where they come in; longer ones by an actor of their own.

@@ -4,6 +4,7 @@
 #include "config/limits.hpp"
 #include "config/policy.hpp"
 #include "messages/caf.hpp"
+#include "messages/files.hpp"
 #include "messages/job.hpp"
 #include "messages/session.hpp"
 
@@ -173,5 +174,17 @@ error check_request(const run& request);
 
 /// Checks files that are to be placed; part of check_request(). The error names the member.
 error check_files(const std::vector<placed_file>& files);
+
+/// Checks a request for one file of a session. The error names the member.
+error check_file_request(const read_file& request);
+error check_file_request(const write_file& request);
+error check_file_request(const list_files& request);
+error check_file_request(const stat_file& request);
+error check_file_request(const make_dir& request);
+error check_file_request(const move_file& request);
+error check_file_request(const remove_file& request);
+error check_file_request(const watch_files& request);
+error check_file_request(const read_watch& request);
+error check_file_request(const unwatch_files& request);
 
 } // namespace berth

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "guest/file_tasks.hpp"
 #include "guest/files.hpp"
 #include "guest/job_table.hpp"
+#include "guest/watches.hpp"
 
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -58,7 +60,10 @@ public:
         loop_, channel_fd, [this](std::span<const char> body) { on_frame(body); },
         [](bool broken) { _exit(broken ? exit_protocol_broken : exit_peer_gone); })
     , interpreters_(loop_, [this](const std::string& language) { channel_.send(warmed{language}); })
-    , jobs_(loop_, channel_, interpreters_, files_) {
+    , jobs_(loop_, channel_, interpreters_, files_)
+    , watches_(
+          loop_, [this] { return !channel_.full(); },
+          [this](const files_changed& message) { channel_.send(message); }) {
     sigset_t mask;
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
@@ -80,15 +85,22 @@ public:
     while (true) {
       channel_.flush();
       bool sweeping = jobs_.sweeping();
-      int events = loop_.turn(sweeping ? sweep_again_ms : prepared ? -1 : quiet_ms);
-      prepared = events == 0 && !sweeping;
+      bool busy = !channel_.full() && (tasks_.busy() || watches_.busy());
+      int events = loop_.turn(busy ? 0 : sweeping ? sweep_again_ms : prepared ? -1 : quiet_ms);
+      prepared = events == 0 && !sweeping && !busy;
+      if (busy) {
+        tasks_.step();
+        watches_.step();
+      }
       if (prepared)
         jobs_.replenish();
-      else if (events == 0)
+      else if (events == 0 && sweeping)
         jobs_.reap();
       channel_.flush();
-      if (!channel_.full())
+      if (!channel_.full()) {
         jobs_.on_room();
+        watches_.on_room();
+      }
     }
   }
 
@@ -120,6 +132,20 @@ private:
   }
   void on(const get_file& message) { channel_.send(get(message)); }
   void on(const prepare& message) { jobs_.prepare(message.language); }
+  void on(const list_dir& message) {
+    tasks_.list(message, [this](const dir_listed& answer) { channel_.send(answer); });
+  }
+  void on(const stat_path& message) { channel_.send(tell(message)); }
+  void on(const make_path& message) { channel_.send(make(message)); }
+  void on(const move_path& message) {
+    jobs_.distrust();
+    channel_.send(guest::move(message));
+  }
+  void on(const remove_path& message) {
+    tasks_.remove(message, [this](const path_done& answer) { channel_.send(answer); });
+  }
+  void on(const watch_path& message) { channel_.send(watches_.start(message)); }
+  void on(const unwatch_path& message) { channel_.send(watches_.end(message)); }
   void on(const ping& message) { channel_.send(pong{message.request}); }
 
   event_loop loop_;
@@ -127,6 +153,8 @@ private:
   channel channel_;
   interpreters interpreters_;
   job_table jobs_;
+  file_tasks tasks_;
+  watches watches_;
   owned_fd signals_;
 };
 

@@ -233,6 +233,17 @@ struct file_events {
   bool operator==(const file_events&) const = default;
 };
 
+/// The watch is ended.
+struct files_unwatched {
+  std::string watch;
+
+  static constexpr const char* type_name = "files_unwatched";
+  static constexpr auto fields() {
+    return std::tuple{field("watch", &files_unwatched::watch, "Id of the watch.")};
+  }
+  bool operator==(const files_unwatched&) const = default;
+};
+
 /// Ends a watch.
 struct unwatch_files {
   std::string session;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "messages/codec.hpp"
+#include "messages/errors.hpp"
+#include "messages/files.hpp"
 #include "messages/job.hpp"
 
 #include <variant>
@@ -88,6 +90,8 @@ struct put_file {
   std::uint64_t offset = 0;
   bytes data;
   bool last = false;
+  bool keep_mode = false;
+  bool want_info = false;
 
   static constexpr const char* type_name = "put_file";
   static constexpr auto fields() {
@@ -97,7 +101,9 @@ struct put_file {
                       opt("mode", &put_file::mode),
                       opt("offset", &put_file::offset),
                       field("data", &put_file::data),
-                      opt("last", &put_file::last)};
+                      opt("last", &put_file::last),
+                      opt("keep_mode", &put_file::keep_mode, "A file that is there keeps its own."),
+                      opt("want_info", &put_file::want_info, "Tell what the file is now.")};
   }
   bool operator==(const put_file&) const = default;
 };
@@ -115,6 +121,98 @@ struct get_file {
                       opt("offset", &get_file::offset), field("bytes_max", &get_file::bytes_max)};
   }
   bool operator==(const get_file&) const = default;
+};
+
+/// Lists a directory and those below it, `depth` levels, within bounds.
+struct list_dir {
+  std::uint32_t request = 0;
+  std::string path;
+  std::uint32_t depth = 1;
+
+  static constexpr const char* type_name = "list_dir";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &list_dir::request), field("path", &list_dir::path),
+                      field("depth", &list_dir::depth)};
+  }
+  bool operator==(const list_dir&) const = default;
+};
+
+/// Tells what a path names.
+struct stat_path {
+  std::uint32_t request = 0;
+  std::string path;
+
+  static constexpr const char* type_name = "stat_path";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &stat_path::request), field("path", &stat_path::path)};
+  }
+  bool operator==(const stat_path&) const = default;
+};
+
+/// Makes a directory and those above it.
+struct make_path {
+  std::uint32_t request = 0;
+  std::string path;
+
+  static constexpr const char* type_name = "make_path";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &make_path::request), field("path", &make_path::path)};
+  }
+  bool operator==(const make_path&) const = default;
+};
+
+/// Renames; a file at `to` is replaced.
+struct move_path {
+  std::uint32_t request = 0;
+  std::string from;
+  std::string to;
+
+  static constexpr const char* type_name = "move_path";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &move_path::request), field("from", &move_path::from),
+                      field("to", &move_path::to)};
+  }
+  bool operator==(const move_path&) const = default;
+};
+
+/// Removes a file, a link, or a directory with all that is in it.
+struct remove_path {
+  std::uint32_t request = 0;
+  std::string path;
+
+  static constexpr const char* type_name = "remove_path";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &remove_path::request), field("path", &remove_path::path)};
+  }
+  bool operator==(const remove_path&) const = default;
+};
+
+/// Watches a directory. files_changed follow, until unwatch_path.
+struct watch_path {
+  std::uint32_t request = 0;
+  std::string watch;
+  std::string path;
+  bool recursive = false;
+
+  static constexpr const char* type_name = "watch_path";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &watch_path::request), field("watch", &watch_path::watch),
+                      field("path", &watch_path::path), opt("recursive", &watch_path::recursive)};
+  }
+  bool operator==(const watch_path&) const = default;
+};
+
+/// Ends a watch. The guest answers with path_done.
+struct unwatch_path {
+  std::uint32_t request = 0;
+  std::string watch;
+
+  static constexpr const char* type_name = "unwatch_path";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &unwatch_path::request),
+                      field("watch", &unwatch_path::watch)};
+  }
+  bool operator==(const unwatch_path&) const = default;
 };
 
 /// Asks whether the guest is alive.
@@ -253,12 +351,16 @@ struct job_refused {
 /// Answer to put_file, once for each chunk.
 struct file_put {
   std::uint32_t request = 0;
+  ec failure = ec::none;
   std::string error;
+  maybe<file_info> info;
 
   static constexpr const char* type_name = "file_put";
   static constexpr auto fields() {
     return std::tuple{field("request", &file_put::request),
-                      opt("error", &file_put::error, "Empty: written.")};
+                      opt("failure", &file_put::failure, "none: written."),
+                      opt("error", &file_put::error, "What failed, for a human."),
+                      opt("info", &file_put::info, "Where it was wanted.")};
   }
   bool operator==(const file_put&) const = default;
 };
@@ -269,15 +371,66 @@ struct file_data {
   bytes data;
   std::uint64_t size = 0;
   bool eof = false;
+  ec failure = ec::none;
   std::string error;
 
   static constexpr const char* type_name = "file_data";
   static constexpr auto fields() {
-    return std::tuple{field("request", &file_data::request), opt("data", &file_data::data),
+    return std::tuple{field("request", &file_data::request),
+                      opt("data", &file_data::data),
                       opt("size", &file_data::size, "Size of the whole file."),
-                      opt("eof", &file_data::eof), opt("error", &file_data::error, "Empty: read.")};
+                      opt("eof", &file_data::eof),
+                      opt("failure", &file_data::failure, "none: read."),
+                      opt("error", &file_data::error, "What failed, for a human.")};
   }
   bool operator==(const file_data&) const = default;
+};
+
+/// Answer to list_dir.
+struct dir_listed {
+  std::uint32_t request = 0;
+  std::vector<file_info> entries;
+  bool truncated = false;
+  ec failure = ec::none;
+  std::string error;
+
+  static constexpr const char* type_name = "dir_listed";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &dir_listed::request),
+                      opt("entries", &dir_listed::entries, "Sorted by path."),
+                      opt("truncated", &dir_listed::truncated, "Whether there are more."),
+                      opt("failure", &dir_listed::failure, "none: listed."),
+                      opt("error", &dir_listed::error, "What failed, for a human.")};
+  }
+  bool operator==(const dir_listed&) const = default;
+};
+
+/// Answer to stat_path, make_path, move_path, remove_path, watch_path, unwatch_path.
+struct path_done {
+  std::uint32_t request = 0;
+  maybe<file_info> info;
+  std::string path;
+  ec failure = ec::none;
+  std::string error;
+
+  static constexpr const char* type_name = "path_done";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &path_done::request),
+                      opt("info", &path_done::info, "What the path names now, if anything."),
+                      opt("path", &path_done::path, "Absolute."),
+                      opt("failure", &path_done::failure, "none: done."),
+                      opt("error", &path_done::error, "What failed, for a human.")};
+  }
+  bool operator==(const path_done&) const = default;
+};
+
+/// What happened below watched directories, oldest first.
+struct files_changed {
+  std::vector<file_event> events;
+
+  static constexpr const char* type_name = "files_changed";
+  static constexpr auto fields() { return std::tuple{field("events", &files_changed::events)}; }
+  bool operator==(const files_changed&) const = default;
 };
 
 /// Answer to ping.
@@ -290,10 +443,13 @@ struct pong {
 };
 
 /// Everything a server may say.
-using to_guest = std::variant<start_job, stdin_data, end_job, put_file, get_file, ping, prepare>;
+using to_guest =
+    std::variant<start_job, stdin_data, end_job, put_file, get_file, list_dir, stat_path, make_path,
+                 move_path, remove_path, watch_path, unwatch_path, ping, prepare>;
 /// Everything a guest may say.
-using from_guest = std::variant<hello, warmed, job_started, output, stdin_taken, binary, job_ended,
-                                job_refused, file_put, file_data, pong>;
+using from_guest =
+    std::variant<hello, warmed, job_started, output, stdin_taken, binary, job_ended, job_refused,
+                 file_put, file_data, dir_listed, path_done, files_changed, pong>;
 
 /// Reads one frame's body as one of the messages of a variant, by its tag.
 template <class Variant>

@@ -194,6 +194,19 @@ struct close_stream {
   bool operator==(const close_stream&) const = default;
 };
 
+/// To STREAM HUB: publish what happened to files. The answer gives the sender its credit back.
+struct announce_files {
+  std::string session;
+  std::vector<file_event> events;
+
+  static constexpr const char* type_name = "announce_files";
+  static constexpr auto fields() {
+    return std::tuple{field("session", &announce_files::session),
+                      field("events", &announce_files::events)};
+  }
+  bool operator==(const announce_files&) const = default;
+};
+
 /// To STREAM HUB: publish a state change.
 struct announce {
   std::string topic;

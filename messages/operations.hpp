@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/files.hpp"
 #include "messages/history.hpp"
 #include "messages/job.hpp"
 #include "messages/server.hpp"
@@ -32,7 +33,16 @@ inline constexpr std::tuple operations{
     operation<list_sessions, session_list>{"sessions", "Lists sessions."},
     operation<get_usage, session_usage>{"usage", "What a session's machine uses."},
     operation<put_files, files_put>{"put_files", "Places files in a session."},
-    operation<read_file, file_content>{"read_file", "Reads a file of a session."},
+    operation<read_file, file_content>{"files.read", "Reads a part of a file of a session."},
+    operation<write_file, file_info>{"files.write", "Writes a part of a file of a session."},
+    operation<list_files, file_list>{"files.list", "Lists a directory of a session."},
+    operation<stat_file, file_info>{"files.stat", "Tells what a path names."},
+    operation<make_dir, file_info>{"files.make_dir", "Makes a directory and those above it."},
+    operation<move_file, file_info>{"files.move", "Moves or renames."},
+    operation<remove_file, file_removed>{"files.remove", "Removes a file or a directory tree."},
+    operation<watch_files, files_watched>{"files.watch", "Watches a directory."},
+    operation<read_watch, file_events>{"files.events", "Takes the changes of a watch."},
+    operation<unwatch_files, files_unwatched>{"files.unwatch", "Ends a watch."},
     operation<query_history, history_page>{"history", "Past jobs, newest first."},
     operation<get_pool, pool_info>{"pool", "The pool of machines."},
     operation<get_health, health_info>{"health", "How the server is."},

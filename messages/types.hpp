@@ -27,19 +27,22 @@ using client_types = type_list<
     snapshot_info, list_snapshots, snapshot_list, delete_snapshot, snapshot_deleted, rollback,
     rolled_back, fork_session, forked, pause_session, resume_session, file_info, write_file,
     list_files, file_list, stat_file, make_dir, move_file, remove_file, file_removed, file_event,
-    watch_files, files_watched, read_watch, file_events, unwatch_files>;
+    watch_files, files_watched, read_watch, file_events, files_unwatched, unwatch_files>;
 
 using internal_types =
     type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
-              output_taken, close_stream, announce, record_accepted, record_ended, recorded,
-              record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed, drain,
-              drained, read_spool, spooled, end_spool, drop_spool, keep_binary>;
+              output_taken, close_stream, announce, announce_files, record_accepted, record_ended,
+              recorded, record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed,
+              drain, drained, read_spool, spooled, end_spool, drop_spool, keep_binary>;
 
 using guest_types =
     type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
               guest::ping, guest::prepare, guest::hello, guest::warmed, guest::job_started,
               guest::output, guest::stdin_taken, guest::binary, guest::job_ended,
-              guest::job_refused, guest::file_put, guest::file_data, guest::pong>;
+              guest::job_refused, guest::file_put, guest::file_data, guest::dir_listed,
+              guest::path_done, guest::files_changed, guest::list_dir, guest::stat_path,
+              guest::make_path, guest::move_path, guest::remove_path, guest::watch_path,
+              guest::unwatch_path, guest::pong>;
 
 } // namespace berth
 
@@ -116,6 +119,7 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::files_watched))
   CAF_ADD_TYPE_ID(berth_messages, (berth::read_watch))
   CAF_ADD_TYPE_ID(berth_messages, (berth::file_events))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::files_unwatched))
   CAF_ADD_TYPE_ID(berth_messages, (berth::unwatch_files))
   // The past.
   CAF_ADD_TYPE_ID(berth_messages, (berth::query_history))
@@ -147,6 +151,7 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::output_taken))
   CAF_ADD_TYPE_ID(berth_messages, (berth::close_stream))
   CAF_ADD_TYPE_ID(berth_messages, (berth::announce))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::announce_files))
   CAF_ADD_TYPE_ID(berth_messages, (berth::record_accepted))
   CAF_ADD_TYPE_ID(berth_messages, (berth::record_ended))
   CAF_ADD_TYPE_ID(berth_messages, (berth::recorded))
@@ -174,6 +179,9 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::job_refused))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::file_put))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::file_data))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::dir_listed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::path_done))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::files_changed))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::pong))
   // To the guest.
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::start_job))
@@ -181,6 +189,13 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::end_job))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::put_file))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::get_file))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::list_dir))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::stat_path))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::make_path))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::move_path))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::remove_path))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::watch_path))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::unwatch_path))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::ping))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::prepare))
 CAF_END_TYPE_ID_BLOCK(berth_messages)

@@ -72,7 +72,15 @@ private:
   void answer(const guest::end_job&) {}
   void answer(const guest::put_file& file) { say(guest::file_put{.request = file.request}); }
   void answer(const guest::get_file& file) {
-    say(guest::file_data{.request = file.request, .error = keeps_no_files});
+    say(guest::file_data{
+        .request = file.request, .failure = ec::not_found, .error = keeps_no_files});
+  }
+  void answer(const guest::list_dir& asked) { say(guest::dir_listed{.request = asked.request}); }
+  /// What is left asks for something about a path, of which there is none.
+  template <class Request>
+  void answer(const Request& asked) {
+    say(guest::path_done{
+        .request = asked.request, .failure = ec::not_found, .error = keeps_no_files});
   }
   void answer(const guest::prepare& asked) { say(guest::warmed{.language = asked.language}); }
   void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }

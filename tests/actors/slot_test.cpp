@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/slot.hpp"
+#include "actors/slot_files.hpp"
 #include "config/limits.hpp"
 #include "tests/support/actors.hpp"
 #include "tests/support/scripted_machines.hpp"
@@ -16,6 +17,7 @@ namespace {
 struct heard {
   std::vector<slot_changed> changes;
   std::vector<output_chunk> output;
+  std::vector<announce_files> files;
   std::vector<keep_binary> binaries;
 };
 
@@ -32,6 +34,15 @@ supervisor_actor::behavior_type fake_supervisor(std::shared_ptr<heard> ears) {
       [no](const write_stdin&) -> caf::result<stdin_written> { return no(); },
       [no](const put_files&) -> caf::result<files_put> { return no(); },
       [no](const read_file&) -> caf::result<file_content> { return no(); },
+      [no](const write_file&) -> caf::result<file_info> { return no(); },
+      [no](const list_files&) -> caf::result<file_list> { return no(); },
+      [no](const stat_file&) -> caf::result<file_info> { return no(); },
+      [no](const make_dir&) -> caf::result<file_info> { return no(); },
+      [no](const move_file&) -> caf::result<file_info> { return no(); },
+      [no](const remove_file&) -> caf::result<file_removed> { return no(); },
+      [no](const watch_files&) -> caf::result<files_watched> { return no(); },
+      [no](const read_watch&) -> caf::result<file_events> { return no(); },
+      [no](const unwatch_files&) -> caf::result<files_unwatched> { return no(); },
       [no](const get_usage&) -> caf::result<session_usage> { return no(); },
       [no](const get_pool&) -> caf::result<pool_info> { return no(); },
       [ears](const slot_changed& x) { ears->changes.push_back(x); },
@@ -53,6 +64,10 @@ stream_hub_actor::behavior_type fake_hub(std::shared_ptr<heard> ears) {
         return fail(ec::internal, "not asked");
       },
       [](const announce&) {},
+      [ears](const announce_files& x) {
+        ears->files.push_back(x);
+        return output_taken{};
+      },
       [](caf::timeout_atom, std::uint64_t) {},
   };
 }
@@ -257,7 +272,7 @@ TEST_CASE_METHOD(slot_fixture, "What a guest says about jobs it does not have ch
   machine.listener->on_frame(guest::output{.job = 99, .stream = 1, .data = {'x'}});
   machine.listener->on_frame(
       guest::output{.job = machine.last<guest::start_job>()->job, .stream = 5, .data = {'x'}});
-  machine.listener->on_frame(guest::file_put{.request = 99, .error = ""});
+  machine.listener->on_frame(guest::file_put{.request = 99});
   machine.listener->on_frame(guest::file_data{.request = 99});
   machine.listener->on_frame(guest::binary{.job = 99, .data = {'x'}, .last = true});
   machine.listener->on_frame(guest::stdin_taken{.job = 99, .bytes_taken = ~0ull});
@@ -297,22 +312,93 @@ TEST_CASE_METHOD(slot_fixture, "Files are in the machine before the program star
   CHECK(machine.last<guest::start_job>() == nullptr);
   std::uint32_t request = machine.last<guest::put_file>()->request;
   for (int chunk = 0; chunk < 2; ++chunk)
-    machine.listener->on_frame(guest::file_put{.request = request, .error = ""});
+    machine.listener->on_frame(guest::file_put{.request = request});
   settle();
   CHECK(machine.last<guest::start_job>() == nullptr);
   SECTION("then it starts") {
-    machine.listener->on_frame(guest::file_put{.request = request, .error = ""});
+    machine.listener->on_frame(guest::file_put{.request = request});
     settle();
     CHECK(machine.last<guest::start_job>() != nullptr);
   }
   SECTION("or does not when one could not be placed") {
-    machine.listener->on_frame(guest::file_put{.request = request, .error = "b: is a directory"});
+    machine.listener->on_frame(
+        guest::file_put{.request = request, .failure = ec::conflict, .error = "b: is a directory"});
     settle();
     REQUIRE(asked.answered());
     CHECK(asked.answer()->state == job_state::blocked);
     CHECK(asked.answer()->detail == "files: b: is a directory");
     CHECK(machine.last<guest::start_job>() == nullptr);
   }
+}
+
+TEST_CASE_METHOD(slot_fixture, "A guest that does not answer for a file is not waited for",
+                 "[slot]") {
+  auto& machine = up();
+  auto read = ask<file_content>(slot_, read_file{.session = "s", .path = "a"});
+  auto written = ask<file_info>(slot_, write_file{.session = "s", .path = "a", .data = {'x'}});
+  // An answer to something else is none.
+  machine.listener->on_frame(
+      guest::dir_listed{.request = machine.last<guest::get_file>()->request});
+  settle();
+  CHECK_FALSE(read.answered());
+  pass(2 * file_timeout);
+  REQUIRE(read.answered());
+  CHECK(read.answer().error() == ec::deadline);
+  CHECK(written.answer().error() == ec::deadline);
+}
+
+TEST_CASE_METHOD(slot_fixture, "What a guest says went wrong is a refusal that names the member",
+                 "[slot]") {
+  auto& machine = up();
+  auto refused = [&](ec code) {
+    auto asked = ask<file_info>(slot_, stat_file{.session = "s", .path = "a"});
+    machine.listener->on_frame(
+        guest::path_done{.request = machine.last<guest::stat_path>()->request,
+                         .failure = code,
+                         .error = "/work/a: so it is"});
+    settle();
+    CHECK(to_refusal(asked.answer().error()).detail == "path: /work/a: so it is");
+    return asked.answer().error();
+  };
+  CHECK(refused(ec::not_found) == ec::not_found);
+  CHECK(refused(ec::conflict) == ec::conflict);
+  // Not a reason that a guest can have.
+  CHECK(refused(ec::unauthorized) == ec::machine_failed);
+}
+
+TEST_CASE_METHOD(slot_fixture,
+                 "The changes of a watch are kept, within bounds, until they are taken", "[slot]") {
+  auto& machine = up();
+  auto watched = ask<files_watched>(slot_, watch_files{.session = "s-1", .path = "/work"});
+  const auto* order = machine.last<guest::watch_path>();
+  machine.listener->on_frame(guest::path_done{.request = order->request});
+  settle();
+  REQUIRE(watched.answered());
+  std::string id = watched.answer()->watch;
+  auto waits = ask<file_events>(slot_, read_watch{.session = "s", .watch = id, .wait_ms = 1000});
+  auto late = ask<file_events>(slot_, read_watch{.session = "s", .watch = id, .wait_ms = 1000});
+  guest::files_changed message{{{id, file_change::created, "/work/a"}, {"w-99", {}, "/x"}}};
+  machine.listener->on_frame(message);
+  settle();
+  REQUIRE(waits.answered());
+  CHECK(waits.answer()->events.size() == 1);
+  CHECK(ears->files.size() == 1);
+  CHECK(ears->files.front().session == "s-1");
+  pass(1s);
+  CHECK(late.answer()->events.empty());
+  for (std::size_t i = 0; i < limits::watch_events_max + 1; ++i)
+    machine.listener->on_frame(message);
+  settle();
+  auto taken = ask<file_events>(slot_, read_watch{.session = "s", .watch = id});
+  CHECK(taken.answer()->events.size() == 1);
+  CHECK(taken.answer()->events.front().change == file_change::overflow);
+  auto ended = ask<files_unwatched>(slot_, unwatch_files{.session = "s", .watch = id});
+  machine.listener->on_frame(
+      guest::path_done{.request = machine.last<guest::unwatch_path>()->request});
+  settle();
+  CHECK(ended.answer());
+  auto gone = ask<file_events>(slot_, read_watch{.session = "s", .watch = id});
+  CHECK(gone.answer().error() == ec::not_found);
 }
 
 TEST_CASE_METHOD(slot_fixture, "Input is sent as far as the guest has room", "[slot]") {

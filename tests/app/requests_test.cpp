@@ -155,12 +155,12 @@ import hashlib
 assert told == [hashlib.sha256(data).hexdigest().encode(), b"0o100640"], told
 got = b""
 while True:
-    part = ask("read_file", session="files", path="deep/er/data", offset=len(got))
+    part = ask("files.read", session="files", path="deep/er/data", offset=len(got))
     got += part["data"]
     if part["eof"]:
         break
 assert got == data and part["size"] == len(data)
-assert refused("read_file", session="files", path="/work/none") == "not_found"
+assert refused("files.read", session="files", path="/work/none") == "not_found"
 assert refused("open_session", name="files") == "already_exists"
 used = ask("usage", session="files")
 assert used["disk_bytes"] >= len(data) and used["processes"] >= 1, used
@@ -193,8 +193,9 @@ TEST_CASE("describe names every operation of the reference, and every one answer
   NEEDS_SERVER();
   REQUIRE_SCRIPT(shared_server(), R"py(
 wanted = {"run", "submit", "read", "cancel", "write_stdin", "validate", "jobs", "open_session",
-          "close_session", "sessions", "usage", "put_files", "read_file", "history", "pool",
-          "health", "describe"}
+          "close_session", "sessions", "usage", "put_files", "files.read", "files.write",
+          "files.list", "files.stat", "files.make_dir", "files.move", "files.remove", "files.watch",
+          "files.events", "files.unwatch", "history", "pool", "health", "describe"}
 told = ask("describe")
 assert {o["op"] for o in told["operations"]} == wanted, told["operations"]
 types = {t["name"] for t in told["types"]}

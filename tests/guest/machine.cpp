@@ -186,6 +186,22 @@ std::size_t machine::processes() const {
   return count;
 }
 
+void machine::sleep_through_a_job() {
+  kill(pid_, SIGSTOP);
+  std::string task = "/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_);
+  bool died = false;
+  while (!died) {
+    std::ifstream children{task + "/children"};
+    for (std::string child; children >> child;) {
+      std::ifstream status{"/proc/" + child + "/status"};
+      for (std::string word; status >> word;)
+        died = died || word == "(zombie)";
+    }
+    usleep(10'000);
+  }
+  kill(pid_, SIGCONT);
+}
+
 std::size_t machine::guest_memory_kib() const {
   std::ifstream status{"/proc/" + std::to_string(pid_) + "/status"};
   std::string word;

@@ -57,6 +57,8 @@ public:
 
   /// Processes in the machine, the guest included.
   std::size_t processes() const;
+  /// Stops the guest until a job that runs has died beside it; the guest goes on then.
+  void sleep_through_a_job();
   /// Resident memory of the guest.
   std::size_t guest_memory_kib() const;
   /// Waits for the guest's end; its exit code, or -1 for a signal.
@@ -76,7 +78,13 @@ T machine::expect() {
   if (!frame)
     throw std::runtime_error("the guest is gone");
   if (!std::holds_alternative<T>(*frame))
-    throw std::runtime_error("another frame came: number " + std::to_string(frame->index()));
+    throw std::runtime_error(
+        "another frame came: number " + std::to_string(frame->index())
+        + (std::holds_alternative<guest::output>(*frame)
+               ? " "
+                     + std::string(std::get<guest::output>(*frame).data.begin(),
+                                   std::get<guest::output>(*frame).data.end())
+               : ""));
   return std::get<T>(std::move(*frame));
 }
 

@@ -154,6 +154,15 @@ gateway_actor::behavior_type fake_gateway(gateway_actor::pointer, script* s) {
                             .size = file->second.size(),
                             .eof = x.offset + part.size() == file->second.size()};
       },
+      [=](const write_file&) -> caf::result<file_info> { return file_info{}; },
+      [=](const list_files&) -> caf::result<file_list> { return file_list{}; },
+      [=](const stat_file&) -> caf::result<file_info> { return file_info{}; },
+      [=](const make_dir&) -> caf::result<file_info> { return file_info{}; },
+      [=](const move_file&) -> caf::result<file_info> { return file_info{}; },
+      [=](const remove_file&) -> caf::result<file_removed> { return file_removed{}; },
+      [=](const watch_files&) -> caf::result<files_watched> { return files_watched{}; },
+      [=](const read_watch&) -> caf::result<file_events> { return file_events{}; },
+      [=](const unwatch_files&) -> caf::result<files_unwatched> { return files_unwatched{}; },
       [=](const query_history& x) -> caf::result<history_page> {
         std::lock_guard guard{s->lock};
         s->queries.push_back(x);

@@ -86,6 +86,15 @@ inline gateway_actor::behavior_type scripted_gateway(gateway_actor::pointer self
         return files_put{.count = static_cast<std::uint32_t>(request.files.size())};
       },
       [=](const read_file&) -> caf::result<file_content> { return file_content{}; },
+      [=](const write_file&) -> caf::result<file_info> { return file_info{}; },
+      [=](const list_files&) -> caf::result<file_list> { return file_list{}; },
+      [=](const stat_file&) -> caf::result<file_info> { return file_info{}; },
+      [=](const make_dir&) -> caf::result<file_info> { return file_info{}; },
+      [=](const move_file&) -> caf::result<file_info> { return file_info{}; },
+      [=](const remove_file&) -> caf::result<file_removed> { return file_removed{}; },
+      [=](const watch_files&) -> caf::result<files_watched> { return files_watched{}; },
+      [=](const read_watch&) -> caf::result<file_events> { return file_events{}; },
+      [=](const unwatch_files&) -> caf::result<files_unwatched> { return files_unwatched{}; },
       [=](const query_history&) -> caf::result<history_page> { return history_page{}; },
       [=](const get_pool&) -> caf::result<pool_info> { return pool_info{}; },
       [=](const get_health&) -> caf::result<health_info> {

@@ -373,7 +373,7 @@ TEST_CASE("Ten thousand requests with 64 in flight get one answer each") {
       body = request_bytes(id, "describe", describe{});
       break;
     default:
-      body = request_bytes(id, "read_file", get_health{});
+      body = request_bytes(id, "files.read", get_health{});
     }
     if (random() % 2 == 0)
       peer.send({protocol, body});
