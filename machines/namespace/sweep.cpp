@@ -118,6 +118,35 @@ void sweep_instance(int parent, const std::string& path, const std::string& id, 
     remove_instance(parent, id);
 }
 
+/// Makes, opens and locks the runtime directory. The last instance of another server may take it
+/// away at each of these steps; `guard` stays empty then, and the caller begins anew. False: `why`.
+bool enter_runtime_dir(const std::string& runtime_dir, owned_fd& parent, owned_fd& guard,
+                       std::string& why) {
+  auto fail = [&](const char* what) {
+    why = what + runtime_dir + ": " + std::strerror(errno);
+    return false;
+  };
+  if (::mkdir(runtime_dir.c_str(), 0755) != 0 && errno != EEXIST)
+    return fail("cannot make ");
+  parent.reset(::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!parent && errno == ENOENT)
+    return true;
+  if (!parent || ::fstat(parent.get(), &info) != 0)
+    return fail("cannot open ");
+  if (info.st_uid != ::geteuid() || (info.st_mode & 022) != 0) {
+    why = runtime_dir + " must be ours and writable for nobody else";
+    return false;
+  }
+  owned_fd held = lock_runtime_dir(parent.get());
+  if (!held)
+    return errno == ENOENT || fail("cannot lock ");
+  struct stat named {};
+  if (::stat(runtime_dir.c_str(), &named) == 0 && named.st_ino == info.st_ino)
+    guard = std::move(held);
+  return true;
+}
+
 } // namespace
 
 std::string swept::text() const {
@@ -140,24 +169,11 @@ instance_dir instance_dir::claim(const std::string& runtime_dir, std::string& wh
     why = what + ": " + std::strerror(errno);
     return instance_dir{};
   };
-  if (::mkdir(runtime_dir.c_str(), 0755) != 0 && errno != EEXIST)
-    return fail("cannot make " + runtime_dir);
   instance_dir made;
-  made.parent_.reset(::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  struct stat info {};
-  if (!made.parent_ || ::fstat(made.parent_.get(), &info) != 0)
-    return fail("cannot open " + runtime_dir);
-  if (info.st_uid != ::geteuid() || (info.st_mode & 022) != 0) {
-    why = runtime_dir + " must be ours and writable for nobody else";
-    return {};
-  }
-  owned_fd guard = lock_runtime_dir(made.parent_.get());
-  if (!guard)
-    return fail("cannot lock " + runtime_dir);
-  // The last instance of another server may have taken the directory away since.
-  struct stat named {};
-  if (::stat(runtime_dir.c_str(), &named) != 0 || named.st_ino != info.st_ino)
-    return claim(runtime_dir, why);
+  owned_fd guard;
+  while (!guard)
+    if (!enter_runtime_dir(runtime_dir, made.parent_, guard, why))
+      return {};
   std::array<unsigned char, 6> random{};
   if (::getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size()))
     return fail("no random numbers");
