@@ -40,6 +40,8 @@ target_include_directories(berth_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(berth_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast
     -Wno-missing-field-initializers> # messages are built by designated initializers
+  # GCC 12 warns of text and maps of the standard library that it has inlined (its bug 105651).
+  $<$<AND:$<CXX_COMPILER_ID:GNU>,$<CONFIG:Release>>:-Wno-restrict;-Wno-maybe-uninitialized>
   -fstack-protector-strong $<$<BOOL:${BERTH_WERROR}>:-Werror>
   $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>)
 target_compile_definitions(berth_flags INTERFACE _GLIBCXX_ASSERTIONS)

@@ -138,6 +138,8 @@ error check_pool(const settings& values) {
                  "must be 1 to " + std::to_string(limits::requests_open_max));
   if (pool.session_idle_ms < 1000)
     return wrong("pool.session_idle_ms", "must be at least 1000");
+  if (pool.session_pause_ms != 0 && pool.session_pause_ms < 1000)
+    return wrong("pool.session_pause_ms", "must be 0 or at least 1000");
   if (pool.start_timeout_ms < 100)
     return wrong("pool.start_timeout_ms", "must be at least 100");
   if (pool.queue_timeout_ms < 1)
@@ -250,6 +252,12 @@ error check_rest(const settings& values) {
                  "must be at most " + std::to_string(limits::read_bytes_max));
   if (values.spool_bytes_max < limits::mib)
     return wrong("spool_bytes_max", "must be at least 1048576");
+  if (values.snapshots.bytes_max < limits::mib)
+    return wrong("snapshots.bytes_max", "must be at least 1048576");
+  if (values.snapshots.per_session_max < 1)
+    return wrong("snapshots.per_session_max", "must be at least 1");
+  if (values.snapshots.checkpoint_idle_ms != 0 && values.snapshots.checkpoint_idle_ms < 100)
+    return wrong("snapshots.checkpoint_idle_ms", "must be 0 or at least 100");
   if (values.journal_bytes_max < limits::mib)
     return wrong("journal_bytes_max", "must be at least 1048576");
   return {};

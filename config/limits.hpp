@@ -23,6 +23,8 @@ inline constexpr std::size_t readers_per_job_max = 64;
 inline constexpr std::size_t jobs_per_session_running_max = 16;
 /// Jobs of one session that wait or run.
 inline constexpr std::size_t jobs_per_session_max = 256;
+/// Contexts of one session: live interpreters, those that died included.
+inline constexpr std::size_t contexts_per_session_max = 16;
 /// Open sessions, whether their machines are up or not.
 inline constexpr std::size_t sessions_max = 4096;
 /// Messages from actors to the thread of a bridge that wait to be sent.
@@ -139,6 +141,8 @@ inline constexpr milliseconds restart_delay_min{50};
 inline constexpr milliseconds restart_delay_max{10'000};
 /// How long the breaker stays open before one machine is tried again.
 inline constexpr milliseconds breaker_open_time{15'000};
+/// How long the end of the server waits for the last states of sessions to be saved.
+inline constexpr milliseconds park_time_max{8'000};
 /// What a client is told to wait when there is no place for its request.
 inline constexpr milliseconds retry_after{250};
 

@@ -116,6 +116,34 @@ error check_arguments(const run& request) {
   return {};
 }
 
+/// Whether a language has live interpreters.
+error check_kernel_language(const std::string& field, const std::string& name) {
+  auto language = canonical_language(name);
+  if (!language)
+    return fail(ec::unsupported, "language: Unsupported language: " + name.substr(0, 64));
+  if (*language == "rust" || *language == "go")
+    return fail(ec::unsupported,
+                field + ": " + *language
+                    + " has no live interpreter; python, javascript and bash have");
+  return {};
+}
+
+error check_cell(const run& request) {
+  const std::string field = request.context.empty() ? "kernel" : "context";
+  if (auto why = check_name("context", request.context))
+    return why;
+  if (request.one_shot || (request.session.empty() && request.agent_id.empty()))
+    return fail(ec::malformed,
+                field + ": a live interpreter needs a session or an agent_id to live in");
+  if (auto why = check_kernel_language(field, request.language))
+    return why;
+  if (!request.args.empty())
+    return fail(ec::malformed, "args: a cell has none");
+  if (!request.env.empty())
+    return fail(ec::malformed, "env: a cell has the environment of its interpreter");
+  return {};
+}
+
 error check_metadata(const run& request) {
   std::size_t total = 0;
   for (const auto& [name, value] : request.metadata)
@@ -288,7 +316,22 @@ error check_request(const run& request) {
     return why;
   if (request.one_shot && !request.session.empty())
     return fail(ec::malformed, "one_shot: a job of a session has no machine of its own");
+  if (request.kernel || !request.context.empty())
+    if (auto why = check_cell(request))
+      return why;
   return check_metadata(request);
+}
+
+error check_context(const open_context& request) {
+  if (auto why = check_name("session", request.session))
+    return why;
+  if (auto why = check_name("context", request.context))
+    return why;
+  if (request.session.empty())
+    return fail(ec::malformed, "session: must not be empty");
+  if (auto why = check_kernel_language("language", request.language))
+    return why;
+  return check_path("cwd", request.cwd);
 }
 
 } // namespace berth

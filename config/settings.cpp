@@ -29,10 +29,20 @@ void read_pool(const json& from, const std::string& path, pool_settings& to, std
   in.member("warm_max", to.warm_max);
   in.member("waiting_max", to.waiting_max);
   in.member("jobs_alive_max", to.jobs_alive_max);
+  in.member("session_pause_ms", to.session_pause_ms);
   in.member("session_idle_ms", to.session_idle_ms);
   in.member("start_timeout_ms", to.start_timeout_ms);
   in.member("queue_timeout_ms", to.queue_timeout_ms);
   in.member("restarts_per_minute_max", to.restarts_per_minute_max);
+  in.refuse_unknown();
+}
+
+void read_snapshots(const json& from, const std::string& path, snapshot_settings& to,
+                    std::string& fault) {
+  object_reader in{from, path, fault};
+  in.member("bytes_max", to.bytes_max);
+  in.member("per_session_max", to.per_session_max);
+  in.member("checkpoint_idle_ms", to.checkpoint_idle_ms);
   in.refuse_unknown();
 }
 
@@ -104,6 +114,9 @@ void read_all(const json& root, settings& to, std::string& fault) {
   config::policy_given policy_given;
   in.member_with("pool", [&](const json& value, const std::string& path) {
     read_pool(value, path, to.pool, fault);
+  });
+  in.member_with("snapshots", [&](const json& value, const std::string& path) {
+    read_snapshots(value, path, to.snapshots, fault);
   });
   in.member_with("defaults", [&](const json& value, const std::string& path) {
     timeout_given = read_limits(value, path, to.defaults, fault);

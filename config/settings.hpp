@@ -28,8 +28,10 @@ struct pool_settings {
   std::uint32_t waiting_max = 1024;
   /// Jobs that may wait or run, over all sessions.
   std::uint32_t jobs_alive_max = 4096;
+  /// A session unused for so long is paused: its files go to disk, its machine goes. 0: never.
+  std::uint64_t session_pause_ms = 1'800'000;
   /// A session unused for so long is closed.
-  std::uint64_t session_idle_ms = 1'800'000;
+  std::uint64_t session_idle_ms = 86'400'000;
   /// A machine that is not up by then is given up.
   std::uint64_t start_timeout_ms = 10'000;
   /// A job that has no machine by then ends as machine_lost.
@@ -38,6 +40,20 @@ struct pool_settings {
   std::uint32_t restarts_per_minute_max = 30;
 
   bool operator==(const pool_settings&) const = default;
+};
+
+/// What is saved of sessions.
+struct snapshot_settings {
+  /// Bytes of all saved states on disk. Beyond it the oldest snapshots go, but never the newest
+  /// good one of a session that lives.
+  std::uint64_t bytes_max = 16 * limits::gib;
+  /// Snapshots kept of one session; the oldest go first.
+  std::uint32_t per_session_max = 256;
+  /// When a session was idle for so long after a job, its files go to disk, so that they survive
+  /// the server. 0: never.
+  std::uint64_t checkpoint_idle_ms = 1000;
+
+  bool operator==(const snapshot_settings&) const = default;
 };
 
 /// A machine type by name: what a session gets that asks for it.
@@ -95,6 +111,7 @@ struct settings {
   std::vector<std::string> require{"user_namespace", "seccomp"};
 
   pool_settings pool;
+  snapshot_settings snapshots;
   /// Limits of a job that names none.
   job_limits defaults{.timeout_ms = 30'000,
                       .memory_mib = 512,
@@ -171,6 +188,9 @@ error check_in_session(const struct find_session& job, const vm_type& machine);
 /// Checks everything about a request that no policy decides: a known language, code that is not
 /// blank, text without NUL, sizes, environment names, paths. The error names the member.
 error check_request(const run& request);
+
+/// Checks what opens a live interpreter. The error names the member.
+error check_context(const open_context& request);
 
 /// Checks files that are to be placed; part of check_request(). The error names the member.
 error check_files(const std::vector<placed_file>& files);

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
       {"zmq_message", berth::fuzz::zmq_message},
       {"packets", berth::fuzz::packets},
       {"journal_log", berth::fuzz::journal_log},
+      {"archives", berth::fuzz::archives},
   };
   target run = nullptr;
   for (auto [name, function] : targets)

@@ -10,6 +10,7 @@
 #include "bridge/json.hpp"
 #include "bridge/zmq/envelope.hpp"
 #include "config/settings.hpp"
+#include "machines/namespace/archive.hpp"
 #include "machines/namespace/packet_link.hpp"
 #include "messages/codec.hpp"
 #include "messages/types.hpp"
@@ -228,6 +229,99 @@ void journal_log(std::span<const char> data) {
   hold(record->result.data() + record->result.size() <= data.data() + data.size());
   (void)decode<stored_request>(record->request);
   (void)decode<outcome>(record->result);
+}
+
+namespace {
+
+/// Holds an archive's reader to what it promises its sink.
+class strict_sink : public machines::archive::sink {
+public:
+  using attributes = machines::archive::attributes;
+
+  bool closed() const { return depth_ == 0 && size_ == 0; }
+
+  int enter(std::string_view name, const attributes& what, bool) override {
+    hold(depth_ == 0 ? name.empty() : good(name));
+    hold(++depth_ <= machines::archive::depth_max);
+    return judge(what);
+  }
+  int leave(const attributes&) override {
+    hold(depth_-- > 0);
+    return 0;
+  }
+  int file(std::string_view name, const attributes& what, std::uint64_t size) override {
+    hold(good(name) && size <= INT64_MAX);
+    size_ = size;
+    at_ = 0;
+    return judge(what);
+  }
+  int data(std::uint64_t offset, std::span<const char> bytes) override {
+    hold(offset >= at_ && !bytes.empty() && offset <= size_ && bytes.size() <= size_ - offset);
+    at_ = offset + bytes.size();
+    return 0;
+  }
+  int file_end(const attributes&) override {
+    size_ = 0;
+    return 0;
+  }
+  int hard_link(std::string_view name, std::string_view target) override {
+    hold(good(name) && !target.starts_with('/') && !target.ends_with('/'));
+    for (std::size_t at = 0; at <= target.size();) {
+      auto end = std::min(target.find('/', at), target.size());
+      hold(good(target.substr(at, end - at)));
+      at = end + 1;
+    }
+    return 0;
+  }
+  int symbolic_link(std::string_view name, const attributes& what,
+                    std::string_view target) override {
+    hold(good(name) && !target.empty() && target.find('\0') == std::string_view::npos);
+    return judge(what);
+  }
+  int pipe(std::string_view name, const attributes& what) override {
+    hold(good(name));
+    return judge(what);
+  }
+  int whiteout(std::string_view name) override {
+    hold(good(name));
+    return 0;
+  }
+  int attribute(std::string_view name, std::span<const char> value) override {
+    hold(depth_ > 0 && machines::is_program_attribute(name));
+    hold(name.size() <= 255 && name.find('\0') == std::string_view::npos);
+    hold(value.size() <= machines::archive::value_bytes_max);
+    return 0;
+  }
+
+private:
+  static bool good(std::string_view name) {
+    return !name.empty() && name.size() <= 255 && name != "." && name != ".."
+           && name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
+  }
+  static int judge(const attributes& what) {
+    hold((what.mode & ~07777) == 0 && what.mtime_ns < 1'000'000'000);
+    return 0;
+  }
+
+  std::size_t depth_ = 0;
+  std::uint64_t size_ = 0;
+  std::uint64_t at_ = 0;
+};
+
+} // namespace
+
+void archives(std::span<const char> data) {
+  strict_sink sink;
+  std::size_t at = 0;
+  auto from = [&](std::span<char> buffer) -> ssize_t {
+    // Pieces of any size, so that every border between them is met.
+    std::size_t piece = std::min({buffer.size(), data.size() - at, 1 + at % 7});
+    std::copy_n(data.begin() + static_cast<std::ptrdiff_t>(at), piece, buffer.begin());
+    at += piece;
+    return static_cast<ssize_t>(piece);
+  };
+  if (machines::archive::read(from, sink).empty())
+    hold(sink.closed() && at == data.size());
 }
 
 } // namespace berth::fuzz

@@ -30,4 +30,7 @@ void zmq_message(std::span<const char> data);
 /// Packets of a spawner's peer, each after its length in one byte, read from a real socket.
 void packets(std::span<const char> data);
 
+/// An archive of a machine's files.
+void archives(std::span<const char> data);
+
 } // namespace berth::fuzz

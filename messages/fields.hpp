@@ -112,8 +112,11 @@ std::string wire_type() {
     return "float";
   else if constexpr (named_enum<T>) {
     std::string all;
-    for (auto name : enum_names(T{}))
-      all += (all.empty() ? "" : "|") + std::string{name};
+    for (auto name : enum_names(T{})) {
+      if (!all.empty())
+        all += '|';
+      all += name;
+    }
     return all;
   } else if constexpr (std::is_unsigned_v<T>)
     return "uint" + std::to_string(sizeof(T) * 8);

@@ -14,7 +14,7 @@
 namespace berth::guest {
 
 /// Version of this protocol; a guest with another one is refused.
-inline constexpr std::uint32_t protocol_version = 1;
+inline constexpr std::uint32_t protocol_version = 2;
 
 /// The streams of a job.
 inline constexpr std::uint32_t stdout_stream = 1;
@@ -213,6 +213,108 @@ struct unwatch_path {
                       field("watch", &unwatch_path::watch)};
   }
   bool operator==(const unwatch_path&) const = default;
+};
+
+/// Starts a live interpreter under a name; what of that name lived before is ended first. Answered
+/// by kernel_opened. Cells may follow at once: they wait for it.
+struct open_kernel {
+  std::string context;
+  std::string language;
+  std::string cwd;
+
+  static constexpr const char* type_name = "open_kernel";
+  static constexpr auto fields() {
+    return std::tuple{field("context", &open_kernel::context, "Name in this machine."),
+                      field("language", &open_kernel::language, "python, javascript or bash."),
+                      opt("cwd", &open_kernel::cwd, "Where it starts.")};
+  }
+  bool operator==(const open_kernel&) const = default;
+};
+
+/// Runs one cell in a live interpreter, which must not run another. Ends by cell_ended, or by
+/// job_refused. Output, input and end_job are as a job's; end_job ends the interpreter.
+struct run_cell {
+  std::uint32_t job = 0;
+  std::string context;
+  std::string code;
+  bool stdin_open = false;
+  std::uint64_t output_bytes = 0;
+
+  static constexpr const char* type_name = "run_cell";
+  static constexpr auto fields() {
+    return std::tuple{field("job", &run_cell::job, "A number among those of jobs."),
+                      field("context", &run_cell::context), field("code", &run_cell::code),
+                      opt("stdin_open", &run_cell::stdin_open,
+                          "Whether stdin_data will follow; else it is empty."),
+                      field("output_bytes", &run_cell::output_bytes,
+                            "Bytes forwarded per stream; more is counted.")};
+  }
+  bool operator==(const run_cell&) const = default;
+};
+
+/// Interrupts the cell that runs in an interpreter, as Ctrl-C does; nothing when none runs.
+struct interrupt_kernel {
+  std::string context;
+
+  static constexpr const char* type_name = "interrupt_kernel";
+  static constexpr auto fields() {
+    return std::tuple{field("context", &interrupt_kernel::context)};
+  }
+  bool operator==(const interrupt_kernel&) const = default;
+};
+
+/// Ends an interpreter and everything it started. Answered by kernel_ended.
+struct close_kernel {
+  std::string context;
+
+  static constexpr const char* type_name = "close_kernel";
+  static constexpr auto fields() { return std::tuple{field("context", &close_kernel::context)}; }
+  bool operator==(const close_kernel&) const = default;
+};
+
+/// Brings all interpreters to rest before the root is switched under them, and has each park a copy
+/// of itself under a number. Refused, by the text of the answer, while a job or a cell runs.
+struct freeze {
+  std::uint32_t request = 0;
+  std::uint64_t checkpoint = 0;
+  bool force = false;
+
+  static constexpr const char* type_name = "freeze";
+  static constexpr auto fields() {
+    return std::tuple{
+        field("request", &freeze::request),
+        opt("checkpoint", &freeze::checkpoint, "Number of the copies; 0: none are made."),
+        opt("force", &freeze::force,
+            "Even though processes run in the background, which stay in the old tree.")};
+  }
+  bool operator==(const freeze&) const = default;
+};
+
+/// Lets interpreters go on after a freeze.
+struct thaw {
+  std::uint32_t request = 0;
+  std::uint64_t checkpoint = 0;
+
+  static constexpr const char* type_name = "thaw";
+  static constexpr auto fields() {
+    return std::tuple{
+        field("request", &thaw::request),
+        opt("checkpoint", &thaw::checkpoint,
+            "0: those that live go on; else they end, and copies of those of this number go on in "
+            "their place. The number stays, and can be thawed again.")};
+  }
+  bool operator==(const thaw&) const = default;
+};
+
+/// Ends the parked copies of a number. Without an answer.
+struct drop_checkpoint {
+  std::uint64_t checkpoint = 0;
+
+  static constexpr const char* type_name = "drop_checkpoint";
+  static constexpr auto fields() {
+    return std::tuple{field("checkpoint", &drop_checkpoint::checkpoint)};
+  }
+  bool operator==(const drop_checkpoint&) const = default;
 };
 
 /// Asks whether the guest is alive.
@@ -433,6 +535,89 @@ struct files_changed {
   bool operator==(const files_changed&) const = default;
 };
 
+/// Answer to open_kernel: it is ready, or why there is none.
+struct kernel_opened {
+  std::string context;
+  run_path path = run_path::cold;
+  std::string error;
+
+  static constexpr const char* type_name = "kernel_opened";
+  static constexpr auto fields() {
+    return std::tuple{field("context", &kernel_opened::context), opt("path", &kernel_opened::path),
+                      opt("error", &kernel_opened::error, "Empty: it is ready.")};
+  }
+  bool operator==(const kernel_opened&) const = default;
+};
+
+/// An interpreter's process is dead, with all that it had started.
+struct kernel_ended {
+  std::string context;
+  maybe<std::int32_t> exit_code;
+  maybe<std::uint32_t> signal;
+
+  static constexpr const char* type_name = "kernel_ended";
+  static constexpr auto fields() {
+    return std::tuple{field("context", &kernel_ended::context),
+                      opt("exit_code", &kernel_ended::exit_code),
+                      opt("signal", &kernel_ended::signal)};
+  }
+  bool operator==(const kernel_ended&) const = default;
+};
+
+/// A cell ended and all its output was sent. When its interpreter died with it, exit_code or signal
+/// are the process's, as the operating system has them; kernel_ended follows.
+struct cell_ended {
+  job_ended ended;
+  cell_report report;
+  std::uint64_t results_lost = 0;
+  std::uint64_t results_lost_bytes = 0;
+  std::uint64_t late_bytes = 0;
+  std::string reason;
+
+  static constexpr const char* type_name = "cell_ended";
+  static constexpr auto fields() {
+    return std::tuple{
+        field("ended", &cell_ended::ended),
+        field("report", &cell_ended::report),
+        opt("results_lost", &cell_ended::results_lost,
+            "Results that were beyond what one cell may show."),
+        opt("results_lost_bytes", &cell_ended::results_lost_bytes),
+        opt("late_bytes", &cell_ended::late_bytes,
+            "What processes of earlier cells wrote since; it is nobody's."),
+        opt("reason", &cell_ended::reason, "Why the guest ended the interpreter, if it did.")};
+  }
+  bool operator==(const cell_ended&) const = default;
+};
+
+/// Answer to freeze: all interpreters rest, and these have a copy under the number; or why not, and
+/// then everything goes on as if nothing had been asked.
+struct frozen {
+  std::uint32_t request = 0;
+  std::vector<std::string> contexts;
+  std::string error;
+
+  static constexpr const char* type_name = "frozen";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &frozen::request), opt("contexts", &frozen::contexts),
+                      opt("error", &frozen::error, "Empty: frozen.")};
+  }
+  bool operator==(const frozen&) const = default;
+};
+
+/// Answer to thaw: these live. All others were told by kernel_ended.
+struct thawed {
+  std::uint32_t request = 0;
+  std::vector<std::string> contexts;
+  std::string error;
+
+  static constexpr const char* type_name = "thawed";
+  static constexpr auto fields() {
+    return std::tuple{field("request", &thawed::request), opt("contexts", &thawed::contexts),
+                      opt("error", &thawed::error, "What could not be brought back, and why.")};
+  }
+  bool operator==(const thawed&) const = default;
+};
+
 /// Answer to ping.
 struct pong {
   std::uint32_t request = 0;
@@ -445,11 +630,13 @@ struct pong {
 /// Everything a server may say.
 using to_guest =
     std::variant<start_job, stdin_data, end_job, put_file, get_file, list_dir, stat_path, make_path,
-                 move_path, remove_path, watch_path, unwatch_path, ping, prepare>;
+                 move_path, remove_path, watch_path, unwatch_path, ping, prepare, open_kernel,
+                 run_cell, interrupt_kernel, close_kernel, freeze, thaw, drop_checkpoint>;
 /// Everything a guest may say.
 using from_guest =
     std::variant<hello, warmed, job_started, output, stdin_taken, binary, job_ended, job_refused,
-                 file_put, file_data, dir_listed, path_done, files_changed, pong>;
+                 file_put, file_data, dir_listed, path_done, files_changed, pong, kernel_opened,
+                 kernel_ended, cell_ended, frozen, thawed>;
 
 /// Reads one frame's body as one of the messages of a variant, by its tag.
 template <class Variant>

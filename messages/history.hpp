@@ -6,6 +6,17 @@
 /// What is said about the past.
 namespace berth {
 
+/// What a line of history is about.
+enum class entry_kind : std::uint8_t {
+  job,
+  /// The session was taken back; nothing ran.
+  rollback,
+};
+inline constexpr std::array<std::string_view, 2> entry_kind_names{"job", "rollback"};
+constexpr std::span<const std::string_view> enum_names(entry_kind) {
+  return entry_kind_names;
+}
+
 /// One line of history: a job as it was asked for, judged, run and ended.
 struct entry {
   std::uint64_t number = 0;
@@ -14,6 +25,7 @@ struct entry {
   std::vector<std::string> args;
   job_limits limits;
   std::map<std::string, std::string> metadata;
+  entry_kind kind = entry_kind::job;
 
   static constexpr const char* type_name = "entry";
   static constexpr auto fields() {
@@ -24,7 +36,8 @@ struct entry {
         field("code", &entry::code, "The program's text as it was submitted."),
         opt("args", &entry::args, "Arguments."),
         field("limits", &entry::limits, "The limits that were in force."),
-        opt("metadata", &entry::metadata, "As the client gave it.")};
+        opt("metadata", &entry::metadata, "As the client gave it."),
+        opt("kind", &entry::kind, "Whether it is a job, or took the session back.")};
   }
   bool operator==(const entry&) const = default;
 };

@@ -16,12 +16,16 @@ struct job_order {
   job_limits limits;
   berth::verdict verdict;
   std::int64_t submitted_at_ms = 0;
+  entry_kind kind = entry_kind::job;
 
   static constexpr const char* type_name = "job_order";
   static constexpr auto fields() {
-    return std::tuple{field("job", &job_order::job), field("request", &job_order::request),
-                      field("limits", &job_order::limits), opt("verdict", &job_order::verdict),
-                      field("submitted_at_ms", &job_order::submitted_at_ms)};
+    return std::tuple{field("job", &job_order::job),
+                      field("request", &job_order::request),
+                      field("limits", &job_order::limits),
+                      opt("verdict", &job_order::verdict),
+                      field("submitted_at_ms", &job_order::submitted_at_ms),
+                      opt("kind", &job_order::kind)};
   }
   bool operator==(const job_order&) const = default;
 };
@@ -274,13 +278,20 @@ struct fill_slot {
   std::uint64_t memory_mib = 0;
   std::uint64_t processes = 0;
   std::uint64_t disk_mib = 0;
+  std::vector<std::uint64_t> checkpoints;
+  std::string parent;
 
   static constexpr const char* type_name = "fill_slot";
   static constexpr auto fields() {
-    return std::tuple{field("machine", &fill_slot::machine), opt("warm", &fill_slot::warm),
+    return std::tuple{field("machine", &fill_slot::machine),
+                      opt("warm", &fill_slot::warm),
                       field("memory_mib", &fill_slot::memory_mib),
                       field("processes", &fill_slot::processes),
-                      field("disk_mib", &fill_slot::disk_mib)};
+                      field("disk_mib", &fill_slot::disk_mib),
+                      opt("checkpoints", &fill_slot::checkpoints,
+                          "Numbers of the states that the archives beside this lead to; of a fork "
+                          "the one number of the parent's state."),
+                      opt("parent", &fill_slot::parent, "Machine to fork; empty: none.")};
   }
   bool operator==(const fill_slot&) const = default;
 };

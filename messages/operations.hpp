@@ -6,6 +6,7 @@
 #include "messages/job.hpp"
 #include "messages/server.hpp"
 #include "messages/session.hpp"
+#include "messages/snapshot.hpp"
 
 /// Every operation that a client can ask for, in one list. The ZeroMQ bridge, the reference, the
 /// command line and the tests walk it.
@@ -43,6 +44,21 @@ inline constexpr std::tuple operations{
     operation<watch_files, files_watched>{"files.watch", "Watches a directory."},
     operation<read_watch, file_events>{"files.events", "Takes the changes of a watch."},
     operation<unwatch_files, files_unwatched>{"files.unwatch", "Ends a watch."},
+    operation<open_context, context_info>{"open_context",
+                                          "Starts a live interpreter under a name."},
+    operation<list_contexts, context_list>{"contexts", "The live interpreters of a session."},
+    operation<restart_context, context_info>{"restart_context",
+                                             "Ends a live interpreter and starts a new one."},
+    operation<close_context, context_closed>{"close_context", "Ends a live interpreter."},
+    operation<interrupt, interrupt_sent>{"interrupt",
+                                         "Stops the cell that runs in a live interpreter."},
+    operation<take_snapshot, snapshot_info>{"snapshot", "Saves the state of a session."},
+    operation<list_snapshots, snapshot_list>{"snapshots", "Lists snapshots."},
+    operation<delete_snapshot, snapshot_deleted>{"delete_snapshot", "Deletes a snapshot."},
+    operation<rollback, rolled_back>{"rollback", "Takes a session back, in place."},
+    operation<fork_session, forked>{"fork", "Makes independent sessions out of one."},
+    operation<pause_session, session_info>{"pause_session", "Puts a session to sleep."},
+    operation<resume_session, session_info>{"resume_session", "Wakes a session."},
     operation<query_history, history_page>{"history", "Past jobs, newest first."},
     operation<get_pool, pool_info>{"pool", "The pool of machines."},
     operation<get_health, health_info>{"health", "How the server is."},

@@ -5,6 +5,7 @@
 #include "messages/files.hpp"
 #include "messages/internal.hpp"
 #include "messages/operations.hpp"
+#include "messages/saved.hpp"
 #include "messages/snapshot.hpp"
 
 #include <caf/detail/type_list.hpp>
@@ -33,16 +34,20 @@ using internal_types =
     type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
               output_taken, close_stream, announce, announce_files, record_accepted, record_ended,
               recorded, record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed,
-              drain, drained, read_spool, spooled, end_spool, drop_spool, keep_binary>;
+              drain, drained, read_spool, spooled, end_spool, drop_spool, keep_binary, saved_state,
+              saved_states, begin_save, finish_save, abandon_save, save_finished, open_archives,
+              keep_states, freeze_slot, slot_frozen, roll_slot, slot_rolled, drop_slot_state,
+              files_ended, save_slot, slot_saved>;
 
-using guest_types =
-    type_list<guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
-              guest::ping, guest::prepare, guest::hello, guest::warmed, guest::job_started,
-              guest::output, guest::stdin_taken, guest::binary, guest::job_ended,
-              guest::job_refused, guest::file_put, guest::file_data, guest::dir_listed,
-              guest::path_done, guest::files_changed, guest::list_dir, guest::stat_path,
-              guest::make_path, guest::move_path, guest::remove_path, guest::watch_path,
-              guest::unwatch_path, guest::pong>;
+using guest_types = type_list<
+    guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
+    guest::ping, guest::prepare, guest::hello, guest::warmed, guest::job_started, guest::output,
+    guest::stdin_taken, guest::binary, guest::job_ended, guest::job_refused, guest::file_put,
+    guest::file_data, guest::dir_listed, guest::path_done, guest::files_changed, guest::list_dir,
+    guest::stat_path, guest::make_path, guest::move_path, guest::remove_path, guest::watch_path,
+    guest::unwatch_path, guest::pong, guest::open_kernel, guest::run_cell, guest::interrupt_kernel,
+    guest::close_kernel, guest::freeze, guest::thaw, guest::drop_checkpoint, guest::kernel_opened,
+    guest::kernel_ended, guest::cell_ended, guest::frozen, guest::thawed>;
 
 } // namespace berth
 
@@ -168,6 +173,23 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::end_spool))
   CAF_ADD_TYPE_ID(berth_messages, (berth::drop_spool))
   CAF_ADD_TYPE_ID(berth_messages, (berth::keep_binary))
+  // Between actors, about saved states.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::saved_state))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::saved_states))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::begin_save))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::finish_save))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::abandon_save))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::save_finished))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::open_archives))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::keep_states))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::freeze_slot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::slot_frozen))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::roll_slot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::slot_rolled))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::drop_slot_state))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::files_ended))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::save_slot))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::slot_saved))
   // From the guest.
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::hello))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::warmed))
@@ -183,6 +205,11 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::path_done))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::files_changed))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::pong))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::kernel_opened))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::kernel_ended))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::cell_ended))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::frozen))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::thawed))
   // To the guest.
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::start_job))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::stdin_data))
@@ -198,4 +225,11 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::unwatch_path))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::ping))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::prepare))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::open_kernel))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::run_cell))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::interrupt_kernel))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::close_kernel))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::freeze))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::thaw))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::drop_checkpoint))
 CAF_END_TYPE_ID_BLOCK(berth_messages)

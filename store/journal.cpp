@@ -145,6 +145,7 @@ expected<entry> read_entry(const sqlite::statement& row) {
   read.args = std::move(request->args);
   read.limits = request->limits;
   read.metadata = std::move(request->metadata);
+  read.kind = request->kind;
   return read;
 }
 
@@ -337,7 +338,7 @@ error journal::prepare() {
   // Not FULL: a commit need not be synced while the log holds the same; a checkpoint is.
   constexpr const char* pragmas =
       "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -4096;"
+      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -16384;"
       "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;";
   if (error why = db().run(pragmas))
     return why;
@@ -514,8 +515,9 @@ error journal::recover_jobs() {
   return {};
 }
 
+/// What becomes of them is for the SUPERVISOR to say, which knows what of them was saved.
 error journal::recover_sessions() {
-  auto rows = db().prepare("SELECT session FROM sessions WHERE state NOT IN ('closed', 'lost')");
+  auto rows = db().prepare("SELECT session FROM sessions WHERE state <> 'closed'");
   if (!rows)
     return rows.error();
   std::vector<std::string> open;
@@ -528,21 +530,17 @@ error journal::recover_sessions() {
     open.emplace_back(rows->text(0));
   }
   for (const std::string& session : open) {
-    ++recovered_.sessions_lost;
     session_info info;
     if (auto known = reader().find_session_record(session)) {
       info = std::move(*known);
     } else {
       ++recovered_.records_damaged;
       info.session = info.name = session;
+      info.state = session_state::lost;
     }
-    info.state = session_state::lost;
-    info.jobs_alive = 0;
-    bytes lost = session_record(info);
-    if (error why = put_session(*read_record(lost)))
-      return why;
+    recovered_.sessions.push_back(std::move(info));
   }
-  return db().run("DELETE FROM sessions WHERE state IN ('closed', 'lost') AND session NOT IN"
+  return db().run("DELETE FROM sessions WHERE state = 'closed' AND session NOT IN"
                   " (SELECT session FROM sessions ORDER BY session DESC LIMIT 10000)");
 }
 

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace berth {
 
@@ -19,8 +20,8 @@ namespace berth {
 struct recovery {
   /// Jobs that were alive and are `interrupted` now.
   std::uint64_t jobs_interrupted = 0;
-  /// Sessions that were open and are `lost` now.
-  std::uint64_t sessions_lost = 0;
+  /// Sessions that were open, as they were recorded last.
+  std::vector<session_info> sessions;
   /// Records whose checksum does not match, in the database or in the log. Segments of the log in
   /// which there are such are set aside, as *.damaged.
   std::uint64_t records_damaged = 0;

@@ -3,9 +3,12 @@
 
 #include "config/log.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <csignal>
 #include <pthread.h>
+#include <unistd.h>
 
 namespace berth {
 
@@ -13,6 +16,8 @@ namespace {
 
 /// Bytes of the log that are read at once, unless one record is larger.
 constexpr std::uint64_t read_bytes = 4 * limits::mib;
+/// The index follows when there is time: its lag is bounded.
+constexpr int index_niceness = 5;
 /// How long to wait after the database refused.
 constexpr std::chrono::milliseconds retry_pause{500};
 
@@ -89,6 +94,8 @@ error log_indexer::wait_until_near(std::uint64_t lag, std::chrono::milliseconds 
 }
 
 void log_indexer::run() {
+  // Who is in a hurry waits for it; everybody else goes first.
+  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), index_niceness);
   std::unique_lock lock{mutex_};
   for (;;) {
     to_thread_.wait(lock, [this] { return stopping_ || end_ != indexed_; });
@@ -100,7 +107,7 @@ void log_indexer::run() {
     };
     to_thread_.wait_for(lock, limits::index_pause, is_due);
     log_position end = end_;
-    std::uint64_t bytes = bytes_written_;
+    std::uint64_t written = bytes_written_;
     lock.unlock();
     error why;
     while (at_ < end && !why)
@@ -110,7 +117,7 @@ void log_indexer::run() {
     lock.lock();
     if (!why) {
       indexed_ = end;
-      bytes_indexed_ = bytes;
+      bytes_indexed_ = written;
       from_thread_.notify_all();
       continue;
     }

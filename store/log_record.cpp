@@ -68,7 +68,8 @@ bytes pack(const record_view& record) {
 } // namespace
 
 bytes accepted_record(std::uint64_t number, const job_order& order, bool content) {
-  stored_request request{.args = {}, .limits = order.limits, .metadata = {}, .verdict = {}};
+  stored_request request{
+      .args = {}, .limits = order.limits, .metadata = {}, .verdict = {}, .kind = order.kind};
   if (order.verdict != verdict{})
     request.verdict = order.verdict;
   if (content) {

@@ -51,12 +51,14 @@ struct stored_request {
   job_limits limits;
   std::map<std::string, std::string> metadata;
   maybe<berth::verdict> verdict;
+  entry_kind kind = entry_kind::job;
 
   static constexpr const char* type_name = "stored_request";
   static constexpr auto fields() {
-    return std::tuple{
-        field("args", &stored_request::args), field("limits", &stored_request::limits),
-        field("metadata", &stored_request::metadata), opt("verdict", &stored_request::verdict)};
+    return std::tuple{field("args", &stored_request::args),
+                      field("limits", &stored_request::limits),
+                      field("metadata", &stored_request::metadata),
+                      opt("verdict", &stored_request::verdict), opt("kind", &stored_request::kind)};
   }
 };
 

@@ -123,6 +123,7 @@ public:
 
 private:
   error begin_segment();
+  bool clear_ahead(std::uint64_t place);
   error give_up(error why);
   void close_segment();
 
@@ -132,6 +133,8 @@ private:
   std::uint64_t salt_ = 0;
   int fd_ = -1;
   std::uint64_t end_ = log_head_bytes;
+  /// Where the segment begins that was never written.
+  std::uint64_t written_over_ = log_head_bytes;
   bool dirty_ = false;
   std::uint64_t bytes_written_ = 0;
   /// Payloads, each behind its size, until write() gives them their places.

@@ -159,7 +159,8 @@ TEST_CASE("Opening marks what a dead server left alive") {
   auto opened = journal::open(in_dir(dir));
   REQUIRE(opened);
   CHECK(opened->recovered().jobs_interrupted == 1);
-  CHECK(opened->recovered().sessions_lost == 1);
+  REQUIRE(opened->recovered().sessions.size() == 1);
+  CHECK(opened->recovered().sessions[0].session == "s1");
   CHECK(opened->recovered().records_damaged == 0);
   CHECK(jobs(*opened, {}) == names{"alive", "ended"});
   query_history query;
@@ -170,7 +171,7 @@ TEST_CASE("Opening marks what a dead server left alive") {
   CHECK(result.state == job_state::interrupted);
   CHECK(result.ended_at_ms > 0);
   CHECK(page->entries[0].code == order("alive").request.code);
-  CHECK(opened->reader().find_session_record("s1")->state == session_state::lost);
+  CHECK(opened->reader().find_session_record("s1")->state == session_state::ready);
 }
 
 TEST_CASE("A damaged record is told as damaged, never served") {
