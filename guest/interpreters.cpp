@@ -46,6 +46,8 @@ bool send_letter(int socket, char letter, std::span<const int> fds) {
   return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
 }
 
+} // namespace
+
 std::uint64_t cpu_time_us(pid_t pid) {
   clockid_t clock;
   timespec time{};
@@ -54,8 +56,6 @@ std::uint64_t cpu_time_us(pid_t pid) {
   return static_cast<std::uint64_t>(time.tv_sec) * 1000000
          + static_cast<std::uint64_t>(time.tv_nsec) / 1000;
 }
-
-} // namespace
 
 bool taken_interpreter::run(int stdin_fd, int stdout_fd, int stderr_fd, int job_fd) const {
   std::array<int, 4> fds{stdin_fd, stdout_fd, stderr_fd, job_fd};
@@ -183,6 +183,13 @@ bool interpreters::ask_for_spare(interpreter& origin, taker waiting) {
     return false;
   add(origin.language, std::move(ours), false, std::move(waiting));
   return true;
+}
+
+void interpreters::dismiss(std::string_view language) {
+  for (auto it = all_.begin(); it != all_.end(); ++it)
+    if (it->language == language && it->origin && it->pid > 0)
+      // It exits when its socket is closed.
+      return drop(it);
 }
 
 void interpreters::gone(pid_t pid) {

@@ -14,6 +14,9 @@
 
 namespace berth::guest {
 
+/// Processor time a process has used; 0 when it is gone.
+std::uint64_t cpu_time_us(pid_t pid);
+
 /// A warm interpreter that was taken for a job.
 struct taken_interpreter {
   pid_t pid = -1;
@@ -46,6 +49,9 @@ public:
   void take(std::string_view language, bool last, taker call);
   /// Has a spare made for each language that has none, from its origin.
   void refill(std::string_view language);
+
+  /// Ends the one of a language that only waits to be forked, if there is one.
+  void dismiss(std::string_view language);
 
   /// A process died: forgets it when it is one of these.
   void gone(pid_t pid);

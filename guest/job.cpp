@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
+#include <poll.h>
 
 namespace berth::guest {
 
@@ -155,6 +156,19 @@ bool job::drain() {
   return done;
 }
 
+std::vector<owned_fd> job::take_open_pipes() {
+  std::array<pollfd, 2> ends{};
+  for (std::size_t i = 0; i < ends.size(); ++i)
+    ends[i] = {sources_[i].pipe.get(), POLLIN, 0};
+  std::vector<owned_fd> open;
+  if (poll(ends.data(), ends.size(), 0) < 0)
+    return open;
+  for (std::size_t i = 0; i < ends.size(); ++i)
+    if (sources_[i].pipe && (ends[i].revents & POLLHUP) == 0)
+      open.push_back(std::move(sources_[i].pipe));
+  return open;
+}
+
 void job::open_input(std::string_view preface) {
   input_ready_ = true;
   preface_left_ = preface.size();
@@ -223,6 +237,11 @@ void job::add_usage(const rusage& usage) {
   cpu_us_ += used - before;
   memory_peak_bytes_ =
       std::max(memory_peak_bytes_, static_cast<std::uint64_t>(usage.ru_maxrss) * 1024);
+}
+
+void job::add_account(std::uint64_t cpu_us, std::uint64_t memory_peak_bytes) {
+  cpu_us_ += cpu_us;
+  memory_peak_bytes_ = std::max(memory_peak_bytes_, memory_peak_bytes);
 }
 
 void job::set_status(int wait_status) {

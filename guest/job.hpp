@@ -61,10 +61,14 @@ public:
   void on_room();
   /// Reads what the dead wrote. Returns whether all of it was sent.
   bool drain();
+  /// The pipes that somebody still holds the other ends of, after drain().
+  std::vector<owned_fd> take_open_pipes();
 
   // --- account -----------------------------------------------------------------------------------
 
   void add_usage(const rusage& usage);
+  /// The same for a process that lives on.
+  void add_account(std::uint64_t cpu_us, std::uint64_t memory_peak_bytes);
   void set_status(int wait_status);
   /// Says something on the job's standard error, as if the program had.
   void complain(std::string_view text);

@@ -26,10 +26,12 @@ bool has_nul(const std::string& text) {
 
 } // namespace
 
-job_table::job_table(event_loop& loop, channel& out, interpreters& warm, workspace& files)
+job_table::job_table(event_loop& loop, channel& out, interpreters& warm, kernel_table& kernels,
+                     workspace& files)
   : loop_(loop)
   , channel_(out)
   , interpreters_(warm)
+  , kernels_(kernels)
   , files_(files) {}
 
 std::string job_table::why_refused(const start_job& request) const {
@@ -233,6 +235,9 @@ std::vector<pid_t> job_table::kept() const {
   if (bash_.pid > 0)
     pids.push_back(bash_.pid);
   interpreters_.append_pids(pids);
+  kernels_.append_pids(pids);
+  if (also_kept_)
+    also_kept_(pids);
   return pids;
 }
 
@@ -247,7 +252,7 @@ void job_table::reap() {
       each->set_status(status);
       each->main = -1;
       each->phase = job_phase::sweeping;
-    } else {
+    } else if (!kernels_.gone(pid, status, usage)) {
       if (pid == bash_.pid) {
         remove_directory(bash_.directory);
         bash_ = {};
@@ -268,12 +273,13 @@ void job_table::reap() {
 }
 
 bool job_table::sweeping() const {
-  return std::any_of(jobs_.begin(), jobs_.end(),
-                     [](const auto& item) { return item.second->phase == job_phase::sweeping; });
+  return kernels_.sweeping() || std::any_of(jobs_.begin(), jobs_.end(), [](const auto& item) {
+           return item.second->phase == job_phase::sweeping;
+         });
 }
 
 void job_table::sweep() {
-  if (!sweeping())
+  if (!sweeping() || (sweeping_held_ && sweeping_held_()))
     return;
   bool exclusive = std::any_of(jobs_.begin(), jobs_.end(),
                                [](const auto& item) { return item.second->exclusive(); });
@@ -286,6 +292,7 @@ void job_table::sweep() {
       swept.push_back(each.get());
   for (job* each : swept)
     stage_ended(*each);
+  kernels_.swept();
 }
 
 void job_table::stage_ended(job& each) {
@@ -349,6 +356,33 @@ void job_table::on_room() {
   for (auto& [number, each] : jobs_)
     each->on_room();
   drain();
+}
+
+std::string job_table::why_no_rest(bool force) {
+  if (!jobs_.empty())
+    return "job " + std::to_string(jobs_.begin()->first) + " runs";
+  std::vector<pid_t> keep = kept();
+  std::string left;
+  std::size_t count = 0;
+  for (const kinship& process : all_processes()) {
+    if (process.parent == 0 || process.ended
+        || std::find(keep.begin(), keep.end(), process.pid) != keep.end())
+      continue;
+    if (++count <= 8)
+      left += (left.empty() ? "" : ", ") + std::to_string(process.pid);
+  }
+  if (count > 0 && !force)
+    return std::to_string(count) + " processes run in the background: " + left;
+  if (bash_.pid > 0) {
+    kill(bash_.pid, SIGKILL);
+    // As long as it is there, so is all that was in the tree it stands in. It does nothing but
+    // wait, and so is gone at once.
+    while (waitpid(bash_.pid, nullptr, __WALL) < 0 && errno == EINTR) {
+    }
+    remove_directory(bash_.directory);
+    bash_ = {};
+  }
+  return {};
 }
 
 void job_table::prepare(const std::string& language) {

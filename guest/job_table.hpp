@@ -3,6 +3,7 @@
 
 #include "guest/interpreters.hpp"
 #include "guest/job.hpp"
+#include "guest/kernel_table.hpp"
 #include "guest/languages/bash.hpp"
 #include "guest/process_tree.hpp"
 
@@ -18,7 +19,8 @@ public:
   /// Jobs that may be alive in one machine at once.
   static constexpr std::size_t jobs_max = 16;
 
-  job_table(event_loop& loop, channel& out, interpreters& warm, workspace& files);
+  job_table(event_loop& loop, channel& out, interpreters& warm, kernel_table& kernels,
+            workspace& files);
 
   /// Starts a job or refuses it.
   void start(start_job request);
@@ -29,6 +31,16 @@ public:
 
   /// A user's file is in the machine: what is compiled here is no longer sent back.
   void distrust() { trusted_ = false; }
+
+  /// What keeps the machine from resting: a job, or (not with `force`) a process that somebody left
+  /// in the background. Empty: nothing, and then nothing waits for a job any more either.
+  std::string why_no_rest(bool force);
+  /// Whether processes are about to come to be that are not known yet: nothing is swept meanwhile.
+  void set_sweeping_held(std::function<bool()> is_held) { sweeping_held_ = std::move(is_held); }
+  /// Names more processes that are not to be swept away.
+  void set_also_kept(std::function<void(std::vector<pid_t>&)> also) {
+    also_kept_ = std::move(also);
+  }
 
   /// Children died, or may at last be in reach.
   void reap();
@@ -64,12 +76,15 @@ private:
   event_loop& loop_;
   channel& channel_;
   interpreters& interpreters_;
+  kernel_table& kernels_;
   workspace& files_;
   std::map<std::uint32_t, std::unique_ptr<job>> jobs_;
   waiting_bash bash_;
   /// The server said so, or a job was in Bash: another waits, then, for the next.
   bool bash_wanted_ = false;
   leftover_killer leftovers_;
+  std::function<bool()> sweeping_held_;
+  std::function<void(std::vector<pid_t>&)> also_kept_;
   std::string wanted_spare_;
   /// Whether no code and no file of a user is in the machine yet, so that what a compiler makes of
   /// a source is what it would make of it anywhere.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "guest/checkpoints.hpp"
 #include "guest/file_tasks.hpp"
 #include "guest/files.hpp"
 #include "guest/job_table.hpp"
@@ -60,10 +61,15 @@ public:
         loop_, channel_fd, [this](std::span<const char> body) { on_frame(body); },
         [](bool broken) { _exit(broken ? exit_protocol_broken : exit_peer_gone); })
     , interpreters_(loop_, [this](const std::string& language) { channel_.send(warmed{language}); })
-    , jobs_(loop_, channel_, interpreters_, files_)
+    , kernels_(loop_, channel_, interpreters_)
+    , jobs_(loop_, channel_, interpreters_, kernels_, files_)
+    , checkpoints_(loop_, channel_, kernels_,
+                   [this](bool force) { return jobs_.why_no_rest(force); })
     , watches_(
           loop_, [this] { return !channel_.full(); },
           [this](const files_changed& message) { channel_.send(message); }) {
+    jobs_.set_sweeping_held([this] { return checkpoints_.waking(); });
+    jobs_.set_also_kept([this](std::vector<pid_t>& pids) { checkpoints_.append_pids(pids); });
     sigset_t mask;
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
@@ -92,14 +98,16 @@ public:
         tasks_.step();
         watches_.step();
       }
-      if (prepared)
+      if (prepared && !checkpoints_.at_rest())
         jobs_.replenish();
       else if (events == 0 && sweeping)
         jobs_.reap();
+      checkpoints_.step();
       channel_.flush();
       if (!channel_.full()) {
         jobs_.on_room();
         watches_.on_room();
+        kernels_.on_room();
       }
     }
   }
@@ -120,12 +128,40 @@ private:
     std::visit([this](auto& message) { on(message); }, *frame);
   }
 
-  void on(start_job& message) { jobs_.start(std::move(message)); }
+  void on(start_job& message) {
+    if (checkpoints_.at_rest())
+      channel_.send(job_refused{message.job, "the machine rests"});
+    else
+      jobs_.start(std::move(message));
+  }
   void on(const stdin_data& message) {
-    if (!jobs_.feed(message))
+    std::optional<bool> taken = kernels_.feed(message);
+    if (!taken)
+      taken = jobs_.feed(message);
+    if (!*taken)
       _exit(exit_protocol_broken);
   }
-  void on(const end_job& message) { jobs_.end(message.job); }
+  void on(const end_job& message) {
+    if (!kernels_.end(message.job))
+      jobs_.end(message.job);
+  }
+  void on(open_kernel& message) {
+    jobs_.distrust();
+    if (checkpoints_.at_rest())
+      channel_.send(kernel_opened{message.context, run_path::cold, "the machine rests"});
+    else
+      kernels_.open(std::move(message));
+  }
+  void on(const run_cell& message) { kernels_.run(message); }
+  void on(const freeze& message) { checkpoints_.on_freeze(message); }
+  void on(const thaw& message) {
+    tasks_.root_changed();
+    watches_.root_changed();
+    checkpoints_.on_thaw(message);
+  }
+  void on(const drop_checkpoint& message) { checkpoints_.drop(message.checkpoint); }
+  void on(const interrupt_kernel& message) { kernels_.interrupt(message.context); }
+  void on(const close_kernel& message) { kernels_.close(message.context); }
   void on(const put_file& message) {
     jobs_.distrust();
     channel_.send(put(message));
@@ -152,7 +188,9 @@ private:
   workspace files_{"/tmp"};
   channel channel_;
   interpreters interpreters_;
+  kernel_table kernels_;
   job_table jobs_;
+  checkpoints checkpoints_;
   file_tasks tasks_;
   watches watches_;
   owned_fd signals_;

@@ -40,6 +40,11 @@ pid_t parent_in(const std::string& stat) {
   return parent;
 }
 
+bool has_ended(const std::string& stat) {
+  std::size_t name_end = stat.rfind(')');
+  return name_end != std::string::npos && name_end + 2 < stat.size() && stat[name_end + 2] == 'Z';
+}
+
 bool contains(std::span<const pid_t> pids, pid_t pid) {
   return std::find(pids.begin(), pids.end(), pid) != pids.end();
 }
@@ -82,7 +87,7 @@ std::vector<kinship> all_processes() {
     if (std::from_chars(entry->d_name, end, pid).ptr != end || pid == self)
       continue;
     if (read_all((std::string{"/proc/"} + entry->d_name + "/stat").c_str(), stat))
-      processes.push_back({pid, parent_in(stat)});
+      processes.push_back({pid, parent_in(stat), has_ended(stat)});
   }
   closedir(directory);
   return processes;

@@ -13,6 +13,8 @@ namespace berth::guest {
 struct kinship {
   pid_t pid;
   pid_t parent;
+  /// It ended, and its parent has not waited for it.
+  bool ended = false;
 };
 
 /// The calling process's children, dead ones that nobody waited for included.

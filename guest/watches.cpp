@@ -213,11 +213,19 @@ void watches::forget_below(const std::string& id, const std::string& path, bool 
   }
 }
 
-void watches::rename_below(const std::string& id, const std::string& from, const std::string& to) {
+/// False when the directory was out of sight: it had moved on before it was looked at.
+bool watches::rename_below(const std::string& id, const std::string& from, const std::string& to) {
+  bool seen = false;
+  auto rename = [&](auto& each) {
+    if (each.watch != id || (each.path != from && !is_below(each.path, from)))
+      return;
+    seen = seen || each.path == from;
+    each.path = to + each.path.substr(from.size());
+  };
   for (auto& [descriptor, all] : places_)
-    for (place& each : all)
-      if (each.watch == id && (each.path == from || is_below(each.path, from)))
-        each.path = to + each.path.substr(from.size());
+    std::ranges::for_each(all, rename);
+  std::ranges::for_each(unseen_, rename);
+  return seen;
 }
 
 // --- events --------------------------------------------------------------------------------------
@@ -300,14 +308,17 @@ void watches::take_for(const place& where, std::uint32_t mask, std::uint32_t coo
     moving_[{where.watch, cookie}] = path;
   if (mask & (IN_CREATE | IN_MOVED_TO)) {
     auto moved = moving_.find({where.watch, cookie});
-    if ((mask & IN_MOVED_TO) && moved != moving_.end()) {
-      rename_below(where.watch, moved->second, path);
+    bool from_here = (mask & IN_MOVED_TO) && moved != moving_.end();
+    bool seen = from_here && rename_below(where.watch, moved->second, path);
+    if (from_here)
       moving_.erase(moved);
-    } else if (path_error why = look_at(where.watch, path, false); why.code == ec::no_capacity) {
+    if (seen)
+      return;
+    if (path_error why = look_at(where.watch, path, false); why.code == ec::no_capacity) {
       overflow(where.watch);
     } else if (!why) {
       // What was moved here was there before; what was made may have filled up unseen.
-      unseen_.back().told = (mask & IN_MOVED_TO) != 0;
+      unseen_.back().told = (mask & IN_MOVED_TO) != 0 && !from_here;
     }
   }
 }

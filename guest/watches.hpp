@@ -63,7 +63,7 @@ private:
   void take_for(const place& where, std::uint32_t mask, std::uint32_t cookie,
                 const std::string& path);
   void forget_below(const std::string& id, const std::string& path, bool itself);
-  void rename_below(const std::string& id, const std::string& from, const std::string& to);
+  bool rename_below(const std::string& id, const std::string& from, const std::string& to);
   void say(const std::string& id, file_change change, const std::string& path);
   void overflow(const std::string& id);
   void flush();

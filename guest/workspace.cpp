@@ -35,8 +35,13 @@ bool write_file(const std::string& path, std::string_view content, unsigned mode
     ssize_t count = write(file.get(), content.data(), content.size());
     if (count < 0 && errno == EINTR)
       continue;
-    if (count <= 0)
+    if (count <= 0) {
+      // Half a file would be taken for a whole one later.
+      int error = errno;
+      unlink(path.c_str());
+      errno = error;
       return false;
+    }
     content.remove_prefix(static_cast<std::size_t>(count));
   }
   return static_cast<bool>(file);

@@ -152,20 +152,25 @@ std::vector<host_fact> host_facts() {
       fact_of("kvm", kvm ? 0 : errno, "/dev/kvm can be opened",
               "namespace machines do not need it; virtual machines run slowly without"));
   struct tool {
-    const char* language;
+    const char* name;
     std::vector<std::string> command;
     const char* package;
   };
-  for (const auto& [language, command, package] :
-       {tool{"python", {"/usr/bin/python3", "--version"}, "python3"},
-        tool{"javascript", {"/usr/bin/node", "--version"}, "nodejs"},
-        tool{"bash", {"/usr/bin/bash", "--version"}, "bash"},
-        tool{"rust", {"/usr/bin/rustc", "--version"}, "rustc"},
-        tool{"go", {"/usr/bin/go", "version"}, "golang-go"}}) {
+  for (const auto& [name, command, package] :
+       {tool{"language python", {"/usr/bin/python3", "--version"}, "python3"},
+        tool{"live python",
+             {"/usr/bin/python3", "-I", "-c",
+              "import importlib.metadata as m; print('IPython', m.version('ipython'))"},
+             "python3-ipython"},
+        tool{"language javascript", {"/usr/bin/node", "--version"}, "nodejs"},
+        tool{"language bash", {"/usr/bin/bash", "--version"}, "bash"},
+        tool{"language rust", {"/usr/bin/rustc", "--version"}, "rustc"},
+        tool{"language go", {"/usr/bin/go", "version"}, "golang-go"}}) {
     std::string version = version_line(command);
-    facts.push_back({std::string{"language "} + language, !version.empty(),
-                     version.empty() ? command.front() + " does not run" : version,
-                     version.empty() ? std::string{"apt-get install "} + package : ""});
+    facts.push_back(
+        {name, !version.empty(),
+         version.empty() ? std::string{package} + " is not there, or does not run" : version,
+         version.empty() ? std::string{"apt-get install "} + package : ""});
   }
   return facts;
 }

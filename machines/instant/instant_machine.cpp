@@ -83,6 +83,17 @@ private:
         .request = asked.request, .failure = ec::not_found, .error = keeps_no_files});
   }
   void answer(const guest::prepare& asked) { say(guest::warmed{.language = asked.language}); }
+  void answer(const guest::open_kernel& asked) {
+    say(guest::kernel_opened{.context = asked.context, .error = "an instant machine runs nothing"});
+  }
+  void answer(const guest::run_cell& cell) {
+    say(guest::job_refused{.job = cell.job, .reason = "an instant machine runs nothing"});
+  }
+  void answer(const guest::interrupt_kernel&) {}
+  void answer(const guest::close_kernel&) {}
+  void answer(const guest::freeze& asked) { say(guest::frozen{.request = asked.request}); }
+  void answer(const guest::thaw& asked) { say(guest::thawed{.request = asked.request}); }
+  void answer(const guest::drop_checkpoint&) {}
   void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }
 
   const machine_limits limits_;

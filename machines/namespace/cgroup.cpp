@@ -272,12 +272,20 @@ cgroup_tree cgroup_tree::open(std::string_view instance) {
   return tree;
 }
 
+std::vector<int> cgroup_tree::descriptors() const {
+  std::vector<int> all;
+  for (const auto& at : hierarchies_)
+    all.push_back(at.instance.get());
+  return all;
+}
+
 int cgroup_tree::enter(std::uint64_t number, const machine_limits& limits,
                        cgroup_handles& handles) const {
   const std::string name = machine_name(number);
   std::size_t joined = 0;
   for (const auto& at : hierarchies_) {
-    if (::mkdirat(at.instance.get(), name.c_str(), 0755) != 0)
+    // It may be there for the sake of what was restored to the machine's disk.
+    if (::mkdirat(at.instance.get(), name.c_str(), 0755) != 0 && errno != EEXIST)
       return -errno;
     owned_fd dir{::openat(at.instance.get(), name.c_str(), O_DIRECTORY | O_PATH | O_CLOEXEC)};
     if (!dir)

@@ -77,6 +77,8 @@ public:
   static cgroup_tree open(std::string_view instance);
 
   bool memory() const { return has(&cgroup_hierarchy::memory); }
+  /// What a process needs open for enter().
+  std::vector<int> descriptors() const;
   bool pids() const { return has(&cgroup_hierarchy::pids); }
   const std::vector<cgroup_fact>& facts() const { return facts_; }
   /// The instance's directories, for whoever sweeps after a crash.

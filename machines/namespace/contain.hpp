@@ -7,11 +7,14 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace berth::machines {
 
 /// Ids inside a machine.
 inline constexpr std::uint32_t agent_id = 1000;
+
+struct tree_beginning;
 
 /// All a machine's first process needs to know; made by the spawner before the process.
 struct containment_plan {
@@ -20,8 +23,11 @@ struct containment_plan {
   machine_limits limits;
   /// Mount options of the disk: its size and inodes.
   std::string disk_options;
-  const namespace_settings* settings = nullptr;
+  /// What house_mounts said.
+  const std::vector<std::string>* mounts = nullptr;
   const cgroup_tree* cgroups = nullptr;
+  /// What the tree begins with; null: with nothing.
+  const tree_beginning* beginning = nullptr;
   /// Whether the mounts are made by an ordinary user in a namespace of its own.
   bool ordinary_user = false;
   berth_confinement confinement{};
@@ -55,6 +61,8 @@ inline constexpr std::uint32_t step_prepared = UINT32_MAX;
 /// Name of a step, for reports. Any number is safe.
 const char* containment_step_name(std::uint32_t step);
 
+/// Options of an overlay that hold for every state of a machine's tree, to follow the directories.
+const char* tree_options(bool ordinary_user);
 /// Options for the tmpfs that is a machine's disk.
 std::string disk_options(const namespace_settings& settings, std::uint64_t disk_bytes);
 /// Inodes that go with a disk of this size.

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -54,7 +55,13 @@ constexpr const char* etc_copied[] = {"alternatives",
                                       "python3.12",
                                       "python3.13",
                                       "debian_version",
-                                      "locale.alias"};
+                                      "locale.alias",
+                                      "fonts",
+                                      "matplotlibrc"};
+
+/// What no machine changes, even where all of it belongs to one user: read-only mounts of their
+/// own.
+constexpr const char* fixed_places[] = {"/etc", "/opt"};
 
 /// Largest copy of anything: a mistaken path must not fill memory.
 constexpr std::uintmax_t copy_bytes_max = 256ULL << 20;
@@ -138,6 +145,29 @@ bool restrict_mount(const std::string& path, std::uint64_t attributes, bool belo
          == 0;
 }
 
+step_result fix_places(const std::string& root) {
+  for (const char* place : fixed_places) {
+    const std::string path = root + place;
+    if (::mount(path.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0
+        || !restrict_mount(path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, false))
+      return failed(std::string{"read-only "} + place);
+  }
+  return {};
+}
+
+step_result make_base(const std::string& root) {
+  const std::string base = root + "/mnt";
+  if (::mount("base", base.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=16k,nr_inodes=16,mode=755")
+      != 0)
+    return failed("tmpfs of the base");
+  for (const char* path : {base_house, base_next, base_anchor, base_tree})
+    if (::mkdir((base + path).c_str(), 0755) != 0)
+      return failed("directories of the base");
+  if (!restrict_mount(base, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, false))
+    return failed("read-only base");
+  return {};
+}
+
 step_result show_toolchains(const namespace_settings& settings, const std::string& root) {
   std::error_code error;
   for (const auto& path : settings.visible) {
@@ -198,6 +228,15 @@ std::string step_result::text() const {
   return ok() ? "ok" : step + ": " + std::strerror(error);
 }
 
+std::vector<std::string> house_mounts(const namespace_settings& settings) {
+  std::vector<std::string> all{std::begin(fixed_places), std::end(fixed_places)};
+  for (const auto& path : settings.visible)
+    if (std::none_of(all.begin(), all.end(),
+                     [&](const auto& other) { return path.starts_with(other + "/"); }))
+      all.push_back(path);
+  return all;
+}
+
 step_result enter_outer_user_namespace() {
   uid_t uid = ::geteuid();
   gid_t gid = ::getegid();
@@ -227,6 +266,10 @@ step_result enter_house(const namespace_settings& settings, const std::string& m
       != 0)
     return failed("tmpfs of the house");
   if (auto result = furnish(settings, mount_point); !result.ok())
+    return result;
+  if (auto result = fix_places(mount_point); !result.ok())
+    return result;
+  if (auto result = make_base(mount_point); !result.ok())
     return result;
   if (auto result = show_toolchains(settings, mount_point); !result.ok())
     return result;

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace berth::machines {
 
@@ -12,6 +13,18 @@ namespace berth::machines {
 /// cold interpreters.
 inline constexpr const char* house_lib_dir = "/opt/berth";
 inline constexpr const char* house_guest = "/opt/berth/berth-guest";
+
+/// The base's directories, as a machine's mount namespace has them.
+inline constexpr const char* base_anchor = "/machine";
+inline constexpr const char* base_tree = "/machine/root";
+inline constexpr const char* base_house = "/house";
+inline constexpr const char* base_next = "/next";
+/// Where a machine's disk is, below its house.
+inline constexpr const char* base_disk = "/house/tmp";
+
+/// What of the house goes into a machine's tree as mounts of its own: absolute paths, none below
+/// another. /dev is not among them, for it gets the machine's shared memory.
+std::vector<std::string> house_mounts(const namespace_settings& settings);
 
 /// A step that failed: its name, and errno.
 struct [[nodiscard]] step_result {
@@ -31,7 +44,17 @@ struct [[nodiscard]] step_result {
 ///   /usr     the host's, read-only, nosuid, nodev, its hidden parts covered
 ///   /dev     a few harmless nodes, read-only
 ///   /proc    the host's; a machine never gets this one
-///   /tmp, /mnt  empty; where a machine's child mounts its disk and its root before pivot_root
+///   /tmp     empty; where a machine's child mounts its disk
+///   /mnt     the base that a machine's tree will hang in, see below
+///
+/// A machine's mount namespace has this base as its root, and its processes a directory of it:
+///
+///   /machine/root  the tree, an overlay; the root directory of every process
+///   /house         this house, and on its /tmp the disk with all layers of the tree
+///   /next          where the next state of the tree is put together
+///
+/// The base is read-only and stays; the tree is replaced under living processes by pivot_root
+/// (layer_switch.hpp).
 ///
 /// Templates run here too, so a path means the same to them and to the interpreters in machines.
 /// To be called by a process of one thread. `mount_point` is an empty directory.

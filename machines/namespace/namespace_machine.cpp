@@ -37,7 +37,8 @@ constexpr std::chrono::seconds end_within{12};
 constexpr std::chrono::milliseconds answer_first{2};
 /// What the guest has waiting by itself; the others come from templates.
 constexpr std::string_view guest_language = "bash";
-constexpr const char* keeps_no_states = "this machine keeps one state of its files only";
+/// How long files may take to be restored to a machine, before its guest has to say hello.
+constexpr std::chrono::minutes restore_within{10};
 
 void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
   auto size = std::min(from.size(), sizeof to - 1);
@@ -81,6 +82,7 @@ public:
   void begin(owned_fd guest_end);
   void on_report(const report& said, std::vector<owned_fd>& fds);
   void spawner_gone();
+  const std::string& id() const { return spec_.id; }
 
 private:
   /// Bytes for the guest, or a pause until the spawner answered a change of limits.
@@ -104,12 +106,15 @@ private:
   void end();
   void end_channel();
   void gone();
-  void answer_files(files_done done);
+  void ask_files(const request& asked, std::shared_ptr<const owned_fd> fd);
+  void on_files(const report& said);
+  void await_hello(std::chrono::milliseconds within);
   void apply_limits_locked();
 
   const std::shared_ptr<shared_state> source_;
   const std::uint64_t number_;
-  const machine_spec spec_;
+  /// Its archives are let go when they are sent.
+  machine_spec spec_;
 
   // The reactor's thread only.
   std::shared_ptr<machine_listener> listener_;
@@ -163,6 +168,8 @@ public:
   bool ask(const request& what, std::span<const int> fds = {});
   void adopt(std::uint64_t number, std::shared_ptr<one_machine> one) { machines_[number] = one; }
   void forget(std::uint64_t number);
+  /// The number of a living machine; 0 if there is none of that id.
+  std::uint64_t number_of(std::string_view id) const;
   /// Says no more to the spawner, which ends everything, tells so, and ends itself.
   void shut_down();
   void close();
@@ -246,6 +253,14 @@ void namespace_source::shared_state::forget(std::uint64_t number) {
   machines_.erase(number);
 }
 
+std::uint64_t namespace_source::shared_state::number_of(std::string_view id) const {
+  // A machine that replaces another may have its id: the newest it is.
+  for (auto one = machines_.rbegin(); one != machines_.rend(); ++one)
+    if (one->second->id() == id)
+      return one->first;
+  return 0;
+}
+
 void namespace_source::shared_state::shut_down() {
   if (link_)
     ::shutdown(link_.fd(), SHUT_WR);
@@ -273,8 +288,10 @@ std::vector<std::string> namespace_source::shared_state::isolation() const {
   std::lock_guard guard{mutex_};
   auto lines = isolation_;
   for (const auto& [language, error] : templates_)
-    lines.push_back("template " + language
-                    + " now: " + (error == 0 ? "up" : std::string{"down, jobs start cold"}));
+    lines.push_back("template " + language + " now: "
+                    + (error == 0          ? "up"
+                       : error == ENOTCONN ? "asleep until it is needed"
+                                           : "down, jobs start cold"));
   if (closed_)
     lines.emplace_back("the spawner has ended: no machine can be started");
   return lines;
@@ -283,7 +300,7 @@ std::vector<std::string> namespace_source::shared_state::isolation() const {
 bool namespace_source::shared_state::template_up(std::string_view language) const {
   std::lock_guard guard{mutex_};
   auto found = templates_.find(language);
-  return !closed_ && found != templates_.end() && found->second == 0;
+  return !closed_ && found != templates_.end() && (found->second == 0 || found->second == ENOTCONN);
 }
 
 bool namespace_source::shared_state::wait_closed(std::chrono::milliseconds limit) {
@@ -313,6 +330,26 @@ void namespace_source::one_machine::begin(owned_fd guest_end) {
     asked.disk_bytes = limits_.disk_bytes;
   }
   copy_text(asked.text, spec_.id);
+  if (!spec_.parent.empty()) {
+    asked.checkpoint = spec_.checkpoint;
+    asked.parent = source_->number_of(spec_.parent);
+    if (asked.parent == 0) {
+      lose("the machine to fork from is not there", false, true);
+      return gone();
+    }
+  }
+  for (const auto& layer : spec_.layers) {
+    int archive = layer.archive ? layer.archive->get() : -1;
+    if (archive < 0
+        || !source_->ask(
+            {.kind = request_kind::layer, .number = number_, .checkpoint = layer.checkpoint},
+            std::span{&archive, 1})) {
+      lose(archive < 0 ? "an archive is not open" : "the spawner has ended", false, true);
+      return gone();
+    }
+  }
+  bool restores = !spec_.layers.empty();
+  spec_.layers.clear();
   int fd = guest_end.get();
   if (asked_to_end_ || fd < 0 || !source_->ask(asked, std::span{&fd, 1})) {
     lose(fd < 0 ? "no socket for the guest's channel" : "the spawner has ended", false, true);
@@ -320,7 +357,12 @@ void namespace_source::one_machine::begin(owned_fd guest_end) {
   }
   destroy_sent_ = false;
   source_->adopt(number_, shared_from_this());
-  hello_timer_ = source_->loop.after(source_->settings.hello_within, [self = shared_from_this()] {
+  await_hello(restores ? restore_within : source_->settings.hello_within);
+}
+
+void namespace_source::one_machine::await_hello(std::chrono::milliseconds within) {
+  source_->loop.cancel(hello_timer_);
+  hello_timer_ = source_->loop.after(within, [self = shared_from_this()] {
     self->hello_timer_ = 0;
     if (!self->greeted_)
       self->lose("the guest did not say hello in time", false, false);
@@ -336,6 +378,7 @@ void namespace_source::one_machine::on_report(const report& said, std::vector<ow
       if ((said.handles & 1U << i) != 0)
         handles_[i] = std::move(fds[at++]);
     created_ = true;
+    await_hello(source_->settings.hello_within);
     // Limits that were set in between.
     apply_limits_locked();
     for (const auto& asked : early_limits_)
@@ -361,6 +404,9 @@ void namespace_source::one_machine::on_report(const report& said, std::vector<ow
   }
   case report_kind::gone:
     gone();
+    break;
+  case report_kind::files:
+    on_files(said);
     break;
   case report_kind::limited: {
     {
@@ -641,29 +687,68 @@ machine_usage namespace_source::one_machine::usage() const {
 
 // --- states of files -----------------------------------------------------------------------------
 
-/// Told on the reactor's thread, unless the machine is gone by then.
-void namespace_source::one_machine::answer_files(files_done done) {
-  source_->loop.post([self = shared_from_this(), done = std::move(done)] {
-    if (auto listener = self->listener_)
-      listener->on_files(done);
-  });
-}
-
 void namespace_source::one_machine::freeze_files(checkpoint_number checkpoint) {
-  answer_files({.step = files_step::freeze, .checkpoint = checkpoint, .error = keeps_no_states});
+  ask_files({.kind = request_kind::freeze, .number = number_, .checkpoint = checkpoint}, {});
 }
 
 void namespace_source::one_machine::roll_back_files(checkpoint_number checkpoint) {
-  answer_files({.step = files_step::roll_back, .checkpoint = checkpoint, .error = keeps_no_states});
+  ask_files({.kind = request_kind::roll_back, .number = number_, .checkpoint = checkpoint}, {});
 }
 
 void namespace_source::one_machine::drop_files(checkpoint_number checkpoint) {
-  answer_files({.step = files_step::drop, .checkpoint = checkpoint, .error = keeps_no_states});
+  ask_files({.kind = request_kind::drop, .number = number_, .checkpoint = checkpoint}, {});
 }
 
-void namespace_source::one_machine::save_files(checkpoint_number checkpoint, checkpoint_number,
-                                               std::shared_ptr<const owned_fd>, std::uint64_t) {
-  answer_files({.step = files_step::save, .checkpoint = checkpoint, .error = keeps_no_states});
+void namespace_source::one_machine::save_files(checkpoint_number checkpoint,
+                                               checkpoint_number since,
+                                               std::shared_ptr<const owned_fd> to,
+                                               std::uint64_t bytes_max) {
+  ask_files({.kind = request_kind::save,
+             .number = number_,
+             .checkpoint = checkpoint,
+             .since = since,
+             .bytes_max = bytes_max},
+            std::move(to));
+}
+
+/// Asks the spawner, unless the machine is gone by then.
+void namespace_source::one_machine::ask_files(const request& asked,
+                                              std::shared_ptr<const owned_fd> fd) {
+  source_->loop.post([self = shared_from_this(), asked, fd = std::move(fd)] {
+    int number = fd ? fd->get() : -1;
+    std::span<const int> fds{&number, fd ? 1U : 0U};
+    if (!self->told_gone_ && !self->source_->ask(asked, fds))
+      self->on_files({.kind = report_kind::files,
+                      .number = self->number_,
+                      .error = EPIPE,
+                      .step = asked.kind,
+                      .checkpoint = asked.checkpoint,
+                      .text = "the spawner has ended"});
+  });
+}
+
+void namespace_source::one_machine::on_files(const report& said) {
+  files_done done{.step = files_step::freeze,
+                  .checkpoint = said.checkpoint,
+                  .bytes = said.bytes,
+                  .skipped = said.skipped,
+                  .error = said.error == 0 ? "" : said.text};
+  if (said.error != 0 && done.error.empty())
+    done.error = std::strerror(said.error);
+  switch (said.step) {
+  case request_kind::roll_back:
+    done.step = files_step::roll_back;
+    break;
+  case request_kind::drop:
+    done.step = files_step::drop;
+    break;
+  case request_kind::save:
+    done.step = files_step::save;
+    break;
+  default:
+    break;
+  }
+  listener_->on_files(std::move(done));
 }
 
 // --- the source ----------------------------------------------------------------------------------

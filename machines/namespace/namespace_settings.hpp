@@ -43,8 +43,8 @@ struct namespace_settings {
   std::vector<std::string> visible{"/usr"};
   /// Directories below a visible one that machines see empty.
   std::vector<std::string> hidden{"/usr/local"};
-  /// Interpreters to hold warm: "python", "javascript", "rust".
-  std::vector<std::string> templates{"python", "javascript", "rust"};
+  /// Interpreters to hold warm: "python", "python_kernel", "javascript", "rust".
+  std::vector<std::string> templates{"python", "python_kernel", "javascript", "rust"};
   /// How long a machine may take from start to its guest's hello.
   std::chrono::milliseconds hello_within{20'000};
   /// Bytes to a guest that may wait for it to read. One whole frame always fits.

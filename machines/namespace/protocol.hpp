@@ -25,6 +25,16 @@ enum class request_kind : std::uint32_t {
   warm,
   /// New memory and disk limits, answered by `limited` with the same ticket.
   limit,
+  /// An archive that machine `number`, which is yet to be created, begins with, as `checkpoint`.
+  /// One
+  /// descriptor, open for reading.
+  layer,
+  /// The steps of machine.hpp on states of files, each answered by `files`. A save has one
+  /// descriptor, open for writing.
+  freeze,
+  roll_back,
+  drop,
+  save,
 };
 
 struct request {
@@ -35,6 +45,12 @@ struct request {
   std::uint64_t memory_bytes = 0;
   std::uint64_t processes = 0;
   std::uint64_t disk_bytes = 0;
+  /// A state of files: of `create` the one of machine `parent` to begin with.
+  std::uint64_t checkpoint = 0;
+  std::uint64_t parent = 0;
+  /// Of `save`.
+  std::uint64_t since = 0;
+  std::uint64_t bytes_max = 0;
   char text[text_bytes_max] = {};
 };
 
@@ -57,6 +73,8 @@ enum class report_kind : std::uint32_t {
   memory_killed,
   /// The template of a language (`text`) is up (`error` 0) or down.
   template_state,
+  /// Answer to a step on files, `step`: `error` 0, or what went wrong in `text`.
+  files,
 };
 
 /// Which descriptors a `created` report carries, in this order; absent ones are skipped.
@@ -87,6 +105,11 @@ struct report {
   std::uint32_t out_of_memory = 0;
   /// `died`: wait status of the first process, if it ran.
   std::int32_t status = 0;
+  /// `files`: which request it answers, and of `save` what machine.hpp says.
+  request_kind step{};
+  std::uint64_t checkpoint = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t skipped = 0;
   char text[text_bytes_max] = {};
 };
 

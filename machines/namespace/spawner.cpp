@@ -5,6 +5,7 @@
 #include "machines/namespace/confine/seccomp_policy.hpp"
 #include "machines/namespace/contain.hpp"
 #include "machines/namespace/house.hpp"
+#include "machines/namespace/layer_keeper.hpp"
 #include "machines/namespace/packet_link.hpp"
 #include "machines/namespace/process_memory.hpp"
 #include "machines/namespace/sweep.hpp"
@@ -80,7 +81,12 @@ struct living {
   owned_fd proc;
   /// Its walls stand: from here on its side socket speaks for nobody.
   bool prepared = false;
+  /// Its files are being restored: there is no process yet.
+  bool restoring = false;
   bool dead = false;
+  /// What it is started with, until it is.
+  std::string hostname;
+  owned_fd channel;
   std::string failed_step;
   int failed_error = 0;
   std::uint64_t watchdog_kills = 0;
@@ -94,7 +100,7 @@ struct living {
 };
 
 /// What an epoll event is about: a kind in the high byte, a number below.
-enum class about : std::uint64_t { server, machine_end, template_socket, template_end };
+enum class about : std::uint64_t { server, machine_end, template_socket, template_end, chore_end };
 constexpr int kind_shift = 56;
 
 std::uint64_t tag(about kind, std::uint64_t number) {
@@ -106,6 +112,7 @@ public:
   spawner_process(const namespace_settings& settings, owned_fd server)
     : settings_(settings)
     , server_(std::move(server))
+    , mounts_(house_mounts(settings))
     , templates_(
           [this](std::uint64_t machine, std::string_view language, int error, owned_fd guest_end) {
             on_injected(machine, language, error, std::move(guest_end));
@@ -114,7 +121,20 @@ public:
             report note{.kind = report_kind::template_state, .error = error};
             copy_text(note.text, language);
             tell(note);
-          }) {}
+          })
+    , layers_({.mounts = &mounts_,
+               .tell = [this](const report& what) { tell(what); },
+               .busy = [this](std::uint64_t number) { return templates_.injecting(number); },
+               .end_machine = [this](std::uint64_t number) { destroy(number); },
+               .more_inodes =
+                   [this](std::uint64_t number, std::uint64_t extra) {
+                     auto found = machines_.find(number);
+                     return found == machines_.end()
+                                ? ESRCH
+                                : resize_disk(found->second, found->second.limits.disk_bytes,
+                                              extra);
+                   }},
+              [this](int fd, std::uint64_t id) { add(fd, EPOLLIN, tag(about::chore_end, id)); }) {}
 
   [[noreturn]] void run();
 
@@ -134,13 +154,18 @@ private:
   void limit(const request& asked);
 
   // Machines.
+  void take_index(living& one);
+  std::uint32_t uid_of(const living& one) const;
   int launch(living& one, std::string_view hostname, int channel);
+  void start(living& one);
+  void on_restored(std::uint64_t number, const std::string& error);
+  void fail(living& one, int error, std::string_view why);
   void announce(living& one);
   bool take_report(living& one, std::vector<owned_fd>& fds);
   void on_end(std::uint64_t number);
   void clear_dead();
   void on_injected(std::uint64_t number, std::string_view language, int error, owned_fd guest_end);
-  int resize_disk(const living& one, std::uint64_t bytes) const;
+  int resize_disk(const living& one, std::uint64_t bytes, std::uint64_t extra_inodes) const;
 
   // Memory.
   void watch_memory();
@@ -162,9 +187,13 @@ private:
   instance_dir instance_;
   cgroup_tree cgroups_;
   bool ordinary_user_ = false;
+  const std::vector<std::string> mounts_;
   int dumpable_ = 1;
   std::vector<char> filter_;
   template_keeper templates_;
+  layer_keeper layers_;
+  /// Archives of machines that are yet to be created.
+  std::map<std::uint64_t, std::vector<arriving_layer>> arriving_;
   std::vector<std::string> facts_;
   std::map<std::uint64_t, living> machines_;
   std::set<std::uint64_t> dying_;
@@ -218,7 +247,7 @@ std::string spawner_process::prepare() {
   instance_ = instance_dir::claim(runtime, why);
   if (!instance_)
     return why;
-  auto left = sweep(runtime);
+  auto left = sweep(runtime, instance_.id());
   facts_.push_back("swept: " + left.text());
   cgroups_ = cgroup_tree::open(instance_.id());
   instance_.note_groups(cgroups_.paths());
@@ -239,6 +268,13 @@ std::string spawner_process::prepare() {
   if (auto result = enter_house(settings_, instance_.path() + "/root"); !result.ok())
     return result.text();
   dumpable_ = ::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+  bool forks = false;
+  layers_.around().ordinary_user = ordinary_user_;
+  layers_.around().obstacle = probe_layers(ordinary_user_, forks);
+  facts_.push_back("states of files: "
+                   + (!layers_.around().obstacle.empty() ? layers_.around().obstacle
+                      : forks                            ? "layers, which forks share"
+                              : "layers; forks need a tmpfs that maps ids (Linux 6.3)"));
   why = probe_requirements();
   return why.empty() ? try_one_machine() : why;
 }
@@ -252,6 +288,7 @@ std::string spawner_process::try_one_machine() {
   ::close(channel[0]);
   living one;
   one.limits = settings_.defaults;
+  take_index(one);
   if (int error = launch(one, "berth-trial", theirs.get()))
     return std::string{"clone of a machine: "} + std::strerror(error);
   theirs.reset();
@@ -323,28 +360,35 @@ int build_walls(void* plan) {
   contain(*static_cast<const containment_plan*>(plan));
 }
 
-int spawner_process::launch(living& one, std::string_view hostname, int channel) {
+void spawner_process::take_index(living& one) {
   if (free_indices_.empty()) {
     one.index = next_index_++;
   } else {
     one.index = free_indices_.back();
     free_indices_.pop_back();
   }
+}
+
+std::uint32_t spawner_process::uid_of(const living& one) const {
+  return ordinary_user_ ? 0 : settings_.uid_base + one.index;
+}
+
+int spawner_process::launch(living& one, std::string_view hostname, int channel) {
   int side[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, side) != 0) {
-    free_indices_.push_back(one.index);
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, side) != 0)
     return errno;
-  }
   one.side.reset(side[0]);
   owned_fd theirs{side[1]};
-  std::uint32_t uid = ordinary_user_ ? 0 : settings_.uid_base + one.index;
+  std::uint32_t uid = uid_of(one);
+  const tree_beginning beginning = layers_.beginning(one.number);
   containment_plan plan{
       .number = one.number,
       .hostname = std::string{hostname},
       .limits = one.limits,
       .disk_options = disk_options(settings_, one.limits.disk_bytes),
-      .settings = &settings_,
+      .mounts = &mounts_,
       .cgroups = &cgroups_,
+      .beginning = &beginning,
       .ordinary_user = ordinary_user_,
       .confinement = {.flags = BERTH_CONFINE_NEW_USER_NS
                                | (settings_.require.landlock ? BERTH_CONFINE_NEED_LANDLOCK : 0),
@@ -359,7 +403,6 @@ int spawner_process::launch(living& one, std::string_view hostname, int channel)
                                                : one.limits.processes + machine_overhead_processes,
                       .address_space = BERTH_LIMIT_KEEP,
                       .file_size = BERTH_LIMIT_KEEP,
-                      .writable = nullptr,
                       .filter = reinterpret_cast<const sock_filter*>(filter_.data()),
                       .filter_length =
                           static_cast<std::uint16_t>(filter_.size() / sizeof(sock_filter))},
@@ -375,7 +418,6 @@ int spawner_process::launch(living& one, std::string_view hostname, int channel)
               CLONE_NEWPID | CLONE_PIDFD | CLONE_VM | CLONE_VFORK | SIGCHLD, &plan, &pidfd)
       < 0) {
     int error = errno;
-    free_indices_.push_back(one.index);
     one.side.reset();
     return error;
   }
@@ -399,19 +441,69 @@ void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
   } else if (machines_.size() >= settings_.machines_max) {
     note.error = EAGAIN;
     copy_text(note.text, "as many machines as uids");
-  } else if (int error = launch(one, hostname, fds.front().get())) {
-    note.error = error;
-    copy_text(note.text, "clone");
   } else {
-    add(one.pidfd.get(), EPOLLIN, tag(about::machine_end, asked.number));
-    if (next_watch_ == clock::time_point::max())
-      next_watch_ = clock::now() + watch_every;
-    announce(machines_.emplace(asked.number, std::move(one)).first->second);
+    take_index(one);
+    one.hostname = hostname;
+    one.channel = std::move(fds.front());
+    auto layers = arriving_.extract(asked.number);
+    living& made = machines_.emplace(asked.number, std::move(one)).first->second;
+    std::string why;
+    if (!layers.empty() && asked.parent != 0)
+      why = "either archives or a machine to fork from";
+    else if (asked.parent != 0)
+      why = layers_.lean(made.number, asked.parent, asked.checkpoint, uid_of(made));
+    if (!why.empty())
+      return fail(made, EINVAL, why);
+    if (layers.empty())
+      return start(made);
+    made.restoring = true;
+    layers_.restore(
+        made.number, std::move(layers.mapped()), disk_options(settings_, made.limits.disk_bytes),
+        uid_of(made),
+        [this, number = made.number, limits = made.limits] {
+          cgroup_handles unused;
+          return cgroups_.enter(number, limits, unused);
+        },
+        cgroups_.descriptors(),
+        [this, number = made.number](const std::string& error) { on_restored(number, error); });
     return;
   }
   tell(note);
   if (!known)
     tell({.kind = report_kind::gone, .number = asked.number});
+}
+
+void spawner_process::start(living& one) {
+  int error = launch(one, one.hostname, one.channel.get());
+  one.channel.reset();
+  if (error != 0)
+    return fail(one, error, "clone");
+  add(one.pidfd.get(), EPOLLIN, tag(about::machine_end, one.number));
+  if (next_watch_ == clock::time_point::max())
+    next_watch_ = clock::now() + watch_every;
+  announce(one);
+}
+
+void spawner_process::on_restored(std::uint64_t number, const std::string& error) {
+  auto found = machines_.find(number);
+  if (found == machines_.end() || !found->second.restoring)
+    return;
+  found->second.restoring = false;
+  if (error.empty())
+    start(found->second);
+  else
+    fail(found->second, EBADMSG, error);
+}
+
+/// A machine that never had a process.
+void spawner_process::fail(living& one, int error, std::string_view why) {
+  report note{.kind = report_kind::died, .number = one.number, .error = error};
+  copy_text(note.text, why);
+  tell(note);
+  one.dead = true;
+  layers_.forget(one.number);
+  dying_.insert(one.number);
+  clear_dead();
 }
 
 /// Takes one report of a containment, if there is one.
@@ -459,6 +551,16 @@ void spawner_process::announce(living& one) {
     handles.push_back(one.handles.files[i].get());
   }
   tell(note, handles);
+  layered_machine layered{.number = one.number,
+                          .pidfd = one.pidfd.get(),
+                          .disk = one.handle(spawner::handle_disk),
+                          .proc = one.proc.get(),
+                          .uid = uid_of(one),
+                          .procs = {}};
+  for (const auto& fd : one.handles.procs)
+    if (fd)
+      layered.procs.push_back(fd.get());
+  layers_.begin(layered);
   // The limits and counters are the server's affair.
   for (auto bit :
        {spawner::handle_memory_limit, spawner::handle_memory_peak, spawner::handle_pids_limit,
@@ -470,6 +572,8 @@ void spawner_process::destroy(std::uint64_t number) {
   auto found = machines_.find(number);
   if (found == machines_.end() || found->second.dead)
     return;
+  if (found->second.restoring)
+    return layers_.forget(number); // which ends it
   ::syscall(SYS_pidfd_send_signal, found->second.pidfd.get(), SIGKILL, nullptr, 0);
 }
 
@@ -483,6 +587,7 @@ void spawner_process::on_end(std::uint64_t number) {
       || info.si_pid == 0)
     return;
   one.dead = true;
+  layers_.forget(number);
   std::vector<owned_fd> fds;
   while (one.failed_error == 0 && take_report(one, fds)) {
   }
@@ -543,7 +648,8 @@ void spawner_process::warm(const request& asked) {
   for (const auto& fd : one.handles.procs)
     if (fd)
       target.procs.push_back(fd.get());
-  templates_.inject(language, target);
+  if (templates_.inject(language, target))
+    watch_templates();
 }
 
 void spawner_process::on_injected(std::uint64_t number, std::string_view language, int error,
@@ -551,6 +657,8 @@ void spawner_process::on_injected(std::uint64_t number, std::string_view languag
   auto found = machines_.find(number);
   if (found == machines_.end() || found->second.dead)
     return;
+  // What waited for the machine to hold still.
+  layers_.go_on(number);
   if (error == 0) {
     // A guest that does not take its interpreters loses them.
     packet_link link{owned_fd{::fcntl(found->second.side.get(), F_DUPFD_CLOEXEC, 3)}};
@@ -576,12 +684,13 @@ pid_t pid_of(int pidfd) {
   return line == nullptr ? 0 : std::max(0, std::atoi(line + 5));
 }
 
-int spawner_process::resize_disk(const living& one, std::uint64_t bytes) const {
+int spawner_process::resize_disk(const living& one, std::uint64_t bytes,
+                                 std::uint64_t extra_inodes) const {
   owned_fd disk{::fspick(one.handle(spawner::handle_disk), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC)};
   if (!disk)
     return errno;
   const std::string size = std::to_string(bytes);
-  const std::string inodes = std::to_string(disk_inodes(settings_, bytes));
+  const std::string inodes = std::to_string(disk_inodes(settings_, bytes) + extra_inodes);
   if (::fsconfig(disk.get(), FSCONFIG_SET_STRING, "size", size.c_str(), 0) != 0
       || ::fsconfig(disk.get(), FSCONFIG_SET_STRING, "nr_inodes", inodes.c_str(), 0) != 0
       || ::fsconfig(disk.get(), FSCONFIG_CMD_RECONFIGURE, nullptr, nullptr, 0) != 0)
@@ -597,7 +706,7 @@ void spawner_process::limit(const request& asked) {
   } else {
     living& one = found->second;
     if (asked.disk_bytes != one.limits.disk_bytes)
-      note.error = resize_disk(one, asked.disk_bytes);
+      note.error = resize_disk(one, asked.disk_bytes, layers_.extra_inodes(one.number));
     std::uint64_t disk = note.error == 0 ? asked.disk_bytes : one.limits.disk_bytes;
     if (!cgroups_.pids() && asked.processes != one.limits.processes)
       limit_processes_of(pid_of(one.pidfd.get()), asked.processes + machine_overhead_processes);
@@ -736,6 +845,18 @@ void spawner_process::on_server(std::uint32_t events) {
     case request_kind::limit:
       limit(asked);
       break;
+    case request_kind::layer:
+      // Who sends more than a machine may have, or none, is not our server.
+      if (fds.size() != 1 || arriving_[asked.number].size() >= states_max)
+        end();
+      arriving_[asked.number].push_back({asked.checkpoint, std::move(fds.front())});
+      break;
+    case request_kind::freeze:
+    case request_kind::roll_back:
+    case request_kind::drop:
+    case request_kind::save:
+      layers_.ask(asked, fds.empty() ? owned_fd{} : std::move(fds.front()));
+      break;
     default:
       end();
     }
@@ -743,7 +864,7 @@ void spawner_process::on_server(std::uint32_t events) {
 }
 
 int spawner_process::wait_ms() const {
-  auto next = std::min({next_watch_, next_clear_, templates_.next_restart()});
+  auto next = std::min({next_watch_, next_clear_, templates_.next_restart(), layers_.next_tidy()});
   if (next == clock::time_point::max())
     return -1;
   auto left = std::chrono::ceil<std::chrono::milliseconds>(next - clock::now()).count();
@@ -756,6 +877,12 @@ void spawner_process::end() {
   for (auto& [number, one] : machines_)
     destroy(number);
   templates_.stop();
+  layers_.stop();
+  for (auto& [number, one] : machines_)
+    if (one.restoring) {
+      one.dead = true;
+      dying_.insert(number);
+    }
   auto until = clock::now() + end_within;
   while (!machines_.empty() && clock::now() < until) {
     std::vector<std::uint64_t> numbers;
@@ -782,6 +909,7 @@ void spawner_process::run() {
   templates_.start(settings_.templates, filter_);
   watch_templates();
   say_ready();
+  templates_.tell_asleep();
   std::array<epoll_event, 64> events;
   for (;;) {
     if (server_.has_waiting() != server_wants_out_) {
@@ -808,11 +936,16 @@ void spawner_process::run() {
       case about::template_end:
         templates_.on_exit(number);
         break;
+      case about::chore_end:
+        layers_.on_chore(number);
+        break;
       }
     }
     auto now = clock::now();
     if (now >= next_clear_)
       clear_dead();
+    if (now >= layers_.next_tidy())
+      layers_.tidy();
     if (now >= next_watch_) {
       watch_memory();
       next_watch_ = machines_.empty() ? clock::time_point::max() : now + watch_every;

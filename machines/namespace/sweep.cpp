@@ -24,8 +24,8 @@ constexpr long cgroup_v1_magic = 0x27e0eb;
 constexpr long cgroup_v2_magic = 0x63677270;
 /// Rounds of a millisecond to wait for killed processes of a dead instance.
 constexpr int clear_tries = 500;
-/// Rounds of ten milliseconds to wait for a lock: a process that was killed a moment ago may hold
-/// it still.
+/// Rounds of ten milliseconds to wait for locks, of one sweep: a process that was killed a moment
+/// ago may hold one still.
 constexpr int lock_tries = 100;
 
 bool is_id(std::string_view name) {
@@ -88,19 +88,22 @@ void remove_instance(int parent, const std::string& id) {
   ::unlinkat(parent, id.c_str(), AT_REMOVEDIR);
 }
 
-/// Whether nobody holds the lock of an instance, now or in a moment.
-bool is_dead(int lock) {
-  for (int round = 0; round < lock_tries; ++round) {
-    if (::flock(lock, LOCK_EX | LOCK_NB) == 0)
-      return true;
+/// Whether nobody holds the lock of an instance, now or in a moment. `tries` is what is left of the
+/// rounds.
+bool is_dead(int lock, int& tries) {
+  while (::flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    if (tries == 0)
+      return false;
+    --tries;
     ::usleep(10'000);
   }
-  return false;
+  return true;
 }
 
-void sweep_instance(int parent, const std::string& path, const std::string& id, swept& total) {
+void sweep_instance(int parent, const std::string& path, const std::string& id, int& tries,
+                    swept& total) {
   owned_fd lock{::open((path + "/lock").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
-  if (lock && !is_dead(lock.get()))
+  if (lock && !is_dead(lock.get(), tries))
     return;
   ++total.instances;
   std::ifstream groups{path + "/groups"};
@@ -126,7 +129,7 @@ bool enter_runtime_dir(const std::string& runtime_dir, owned_fd& parent, owned_f
     why = what + runtime_dir + ": " + std::strerror(errno);
     return false;
   };
-  if (::mkdir(runtime_dir.c_str(), 0755) != 0 && errno != EEXIST)
+  if (::mkdir(runtime_dir.c_str(), 0700) != 0 && errno != EEXIST)
     return fail("cannot make ");
   parent.reset(::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   struct stat info {};
@@ -203,16 +206,17 @@ bool instance_dir::note_groups(const std::vector<std::string>& paths) const {
 void instance_dir::remove() {
   if (!parent_)
     return;
+  // Ours first: a server that starts holds the directory's while it waits for ours.
+  lock_.reset();
   owned_fd guard = lock_runtime_dir(parent_.get());
   remove_instance(parent_.get(), id_);
-  lock_.reset();
   // By then the host's paths are out of sight: the directory is reached through itself.
   owned_fd above{::openat(parent_.get(), "..", O_DIRECTORY | O_PATH | O_CLOEXEC)};
   if (guard && is_bare(parent_.get()) && ::unlinkat(parent_.get(), "lock", 0) == 0)
     ::unlinkat(above.get(), name_.c_str(), AT_REMOVEDIR);
 }
 
-swept sweep(const std::string& runtime_dir) {
+swept sweep(const std::string& runtime_dir, const std::string& own) {
   swept total;
   owned_fd parent{::open(runtime_dir.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW)};
   if (!parent)
@@ -227,8 +231,10 @@ swept sweep(const std::string& runtime_dir) {
         ids.emplace_back(entry->d_name);
     ::closedir(dir);
   }
+  int tries = lock_tries;
   for (const auto& id : ids)
-    sweep_instance(parent.get(), runtime_dir + "/" + id, id, total);
+    if (id != own)
+      sweep_instance(parent.get(), runtime_dir + "/" + id, id, tries, total);
   return total;
 }
 

@@ -52,7 +52,7 @@ private:
 std::string default_runtime_dir();
 
 /// Ends and removes all that dead instances below the runtime directory left; living ones (whose
-/// lock is held) are not touched.
-swept sweep(const std::string& runtime_dir);
+/// lock is held) are not touched. `own` is the caller's instance, if it has one here.
+swept sweep(const std::string& runtime_dir, const std::string& own = {});
 
 } // namespace berth::machines

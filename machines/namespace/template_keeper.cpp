@@ -38,11 +38,16 @@ struct recipe {
   std::string_view language;
   std::vector<std::string> command;
   std::vector<std::string> environment;
+  bool on_demand = false;
 };
 
 const recipe* find_recipe(std::string_view language) {
   static const std::vector<recipe> recipes = {
       {"python", {"/usr/bin/python3", "-u", "-X", "utf8", "/opt/berth/python_template.py"}, {}},
+      {"python_kernel",
+       {"/usr/bin/python3", "-u", "-X", "utf8", "/opt/berth/python_kernel_template.py"},
+       {},
+       true},
       {"javascript",
        {"/usr/bin/node", "--single-threaded", "--v8-pool-size=0", "/opt/berth/node_template.js"},
        {"LD_PRELOAD=/opt/berth/keepfork.so"}},
@@ -85,9 +90,16 @@ void template_keeper::start(const std::vector<std::string>& languages,
     for (const auto& word : one.environment)
       there = there && ::access(word.substr(word.find('=') + 1).c_str(), R_OK) == 0;
     one.absent = !there;
-    if (there && !launch(one))
+    one.asleep = there && how->on_demand;
+    if (there && !one.asleep && !launch(one))
       one.due = clock::now() + one.pause;
   }
+}
+
+void template_keeper::tell_asleep() {
+  for (const slot& one : slots_)
+    if (one.asleep)
+      on_changed_(one.language, ENOTCONN);
 }
 
 bool template_keeper::launch(slot& one) {
@@ -124,12 +136,21 @@ bool template_keeper::launch(slot& one) {
   return true;
 }
 
-void template_keeper::inject(std::string_view language, const inject_target& target) {
+bool template_keeper::inject(std::string_view language, const inject_target& target) {
   auto found = std::find_if(slots_.begin(), slots_.end(),
                             [&](const auto& one) { return one.language == language; });
-  if (found == slots_.end() || found->absent)
-    return on_injected_(target.machine, language, ENOENT, {});
-  slot& one = *found;
+  if (found == slots_.end() || found->absent) {
+    on_injected_(target.machine, language, ENOENT, {});
+    return false;
+  }
+  bool started = std::exchange(found->asleep, false) && launch(*found);
+  // What is asked now waits in its socket until it is up.
+  ask(*found, target);
+  return started;
+}
+
+void template_keeper::ask(slot& one, const inject_target& target) {
+  const std::string& language = one.language;
   if (!one.socket || one.waiting.size() >= injects_waiting_max)
     return on_injected_(target.machine, language, EAGAIN, {});
   int ends[2];
@@ -182,6 +203,14 @@ void template_keeper::on_socket(std::size_t index) {
       on_injected_(done.machine, one.language, -reply.error, std::move(done.guest_end));
     }
   }
+}
+
+bool template_keeper::injecting(std::uint64_t machine) const {
+  for (const auto& one : slots_)
+    for (const auto& each : one.waiting)
+      if (each.machine == machine)
+        return true;
+  return false;
 }
 
 void template_keeper::fail_waiting(slot& one, int error) {
@@ -247,8 +276,10 @@ std::vector<std::string> template_keeper::describe() const {
   std::vector<std::string> lines;
   for (const auto& one : slots_)
     lines.push_back("template " + one.language + ": "
-                    + (one.absent ? one.command.front() + " is not there, jobs start cold or fail"
-                                  : "forked from a trusted template"));
+                    + (one.absent
+                           ? one.command.front() + " is not there, jobs start cold or fail"
+                           : "forked from a trusted template"
+                                 + std::string{one.asleep ? ", started when first needed" : ""}));
   return lines;
 }
 

@@ -25,14 +25,15 @@ struct inject_target {
 
 /// The template processes of the spawner: one for each language, started in the house, restarted
 /// with a growing pause when they die. A tool that is not there makes its language absent; its jobs
-/// run cold (or not at all), which is told.
+/// run cold (or not at all), which is told. A language that not every server has use for is started
+/// when it is first asked for.
 class template_keeper {
 public:
   using clock = std::chrono::steady_clock;
   /// Called with each inject's end: 0, or errno.
   using injected = std::function<void(std::uint64_t machine, std::string_view language, int error,
                                       owned_fd guest_end)>;
-  /// Called when a template is up (0) or down (errno).
+  /// Called when a template is up (0), asleep until it is asked for (ENOTCONN), or down (errno).
   using changed = std::function<void(std::string_view language, int error)>;
 
   template_keeper(injected on_injected, changed on_changed)
@@ -41,9 +42,14 @@ public:
 
   /// Starts the templates of these languages. `filter` is the seccomp program.
   void start(const std::vector<std::string>& languages, const std::vector<char>& filter);
+  /// Tells of those that are asleep.
+  void tell_asleep();
   /// Asks a language's template for an interpreter in a machine; `on_injected` tells the end, maybe
-  /// before this returns.
-  void inject(std::string_view language, const inject_target& target);
+  /// before this returns. Returns whether the template was started for it: descriptors are new
+  /// then.
+  bool inject(std::string_view language, const inject_target& target);
+  /// Whether an interpreter is on its way into the machine.
+  bool injecting(std::uint64_t machine) const;
   /// Kills all and waits for each.
   void stop();
 
@@ -75,6 +81,8 @@ private:
     pid_t pid = -1;
     bool up = false;
     bool absent = false;
+    /// Nobody has asked for it yet.
+    bool asleep = false;
     std::chrono::milliseconds pause{100};
     clock::time_point due = clock::time_point::max();
     clock::time_point started;
@@ -82,6 +90,7 @@ private:
   };
 
   bool launch(slot& one);
+  void ask(slot& one, const inject_target& target);
   void fail_waiting(slot& one, int error);
 
   injected on_injected_;

@@ -33,13 +33,13 @@ pid_t fork_into_namespaces() {
 /// Runs in the machine's first process.
 [[noreturn]] void become_guest(int channel) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // The program is opened first: the build may be below what is about to be covered.
+  // What is of the build is opened first: it may be below what is about to be covered.
   int program = open(guest_program, O_PATH | O_CLOEXEC);
+  int lib = open(BERTH_BUILD_DIR "/lib/berth", O_PATH | O_CLOEXEC);
   bool ready = program >= 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0
                && mount("proc", "/proc", "proc", 0, "hidepid=2") == 0
                && mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777") == 0;
   // What a cold interpreter runs is where a real machine has it.
-  int lib = open(BERTH_BUILD_DIR "/lib/berth", O_PATH | O_CLOEXEC);
   std::string lib_path = "/proc/self/fd/" + std::to_string(lib);
   if (mount("tmpfs", "/opt", "tmpfs", 0, "mode=755") == 0 && mkdir("/opt/berth", 0755) == 0)
     (void)mount(lib_path.c_str(), "/opt/berth", nullptr, MS_BIND, nullptr);
@@ -174,6 +174,75 @@ job_result machine::gather(std::uint32_t number) {
       result.input_taken += taken->bytes_taken;
   }
   return result;
+}
+
+std::string cell_result::value() const {
+  if (ended)
+    for (const rich_result& each : ended->report.results)
+      if (each.is_main_result && each.data.contains("text/plain"))
+        return each.data.at("text/plain");
+  return {};
+}
+
+std::string machine::open(const std::string& context, const std::string& language,
+                          const std::string& cwd) {
+  send(guest::open_kernel{.context = context, .language = language, .cwd = cwd});
+  auto opened = expect<guest::kernel_opened>();
+  return opened.context == context ? opened.error : "another context: " + opened.context;
+}
+
+guest::run_cell machine::cell(const std::string& context, std::string code) {
+  return {.job = ++jobs_,
+          .context = context,
+          .code = std::move(code),
+          .stdin_open = false,
+          .output_bytes = 1 << 20};
+}
+
+cell_result machine::run(const guest::run_cell& request) {
+  send(request);
+  return gather_cell(request.job);
+}
+
+cell_result machine::gather_cell(std::uint32_t number) {
+  cell_result result;
+  while (!result.ended && !result.refused) {
+    auto frame = next();
+    if (!frame)
+      throw std::runtime_error("the guest is gone");
+    if (auto* out = std::get_if<guest::output>(&*frame); out && out->job == number)
+      (out->stream == guest::stdout_stream ? result.out : result.err)
+          .append(out->data.begin(), out->data.end());
+    else if (auto* end = std::get_if<guest::cell_ended>(&*frame); end && end->ended.job == number)
+      result.ended = *end;
+    else if (auto* no = std::get_if<guest::job_refused>(&*frame); no && no->job == number)
+      result.refused = *no;
+  }
+  return result;
+}
+
+std::string machine::output_until(std::uint32_t number, std::string_view text) {
+  std::string all;
+  while (all.find(text) == std::string::npos) {
+    auto frame = next();
+    if (!frame)
+      throw std::runtime_error("the guest is gone");
+    if (auto* out = std::get_if<guest::output>(&*frame); out && out->job == number)
+      all.append(out->data.begin(), out->data.end());
+    else if (std::holds_alternative<guest::cell_ended>(*frame))
+      throw std::runtime_error("the cell ended before it said it: " + all);
+  }
+  return all;
+}
+
+guest::kernel_ended machine::end_of(const std::string& context) {
+  while (true) {
+    auto frame = next();
+    if (!frame)
+      throw std::runtime_error("the guest is gone");
+    if (auto* ended = std::get_if<guest::kernel_ended>(&*frame); ended && ended->context == context)
+      return *ended;
+  }
 }
 
 std::size_t machine::processes() const {

@@ -28,6 +28,25 @@ struct job_result {
   int signal() const { return ended && ended->signal ? static_cast<int>(*ended->signal) : -1; }
 };
 
+/// What became of a cell.
+struct cell_result {
+  std::optional<guest::cell_ended> ended;
+  std::optional<guest::job_refused> refused;
+  std::string out;
+  std::string err;
+
+  int exit_code() const { return ended && ended->ended.exit_code ? *ended->ended.exit_code : -1; }
+  int signal() const {
+    return ended && ended->ended.signal ? static_cast<int>(*ended->ended.signal) : -1;
+  }
+  bool alive() const { return ended && ended->report.kernel_alive; }
+  /// The text of the cell's value; empty when it had none.
+  std::string value() const;
+  std::string error() const {
+    return ended && ended->report.error ? ended->report.error->name : std::string{};
+  }
+};
+
 /// The real berth-guest as PID 1 of fresh pid, mount and network namespaces, as uid 1000, with the
 /// host's /usr and empty /tmp and /work. Ends with the object.
 class machine {
@@ -54,6 +73,22 @@ public:
   /// Starts a job and gathers all that is said about it until it ended or was refused.
   job_result run(const guest::start_job& start);
   job_result gather(std::uint32_t number);
+
+  /// Opens a live interpreter and waits until it is ready; its error text, or empty.
+  std::string open(const std::string& context, const std::string& language,
+                   const std::string& cwd = "/mnt");
+  /// A cell with the default limits.
+  guest::run_cell cell(const std::string& context, std::string code);
+  /// Runs a cell to its end.
+  cell_result run(const guest::run_cell& request);
+  cell_result run(const std::string& context, std::string code) {
+    return run(cell(context, std::move(code)));
+  }
+  cell_result gather_cell(std::uint32_t number);
+  /// Waits for output of a cell that holds this text; gives all that came until then.
+  std::string output_until(std::uint32_t number, std::string_view text);
+  /// What the interpreter of a context came to.
+  guest::kernel_ended end_of(const std::string& context);
 
   /// Processes in the machine, the guest included.
   std::size_t processes() const;

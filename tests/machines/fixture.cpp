@@ -8,11 +8,15 @@ namespace berth::test {
 
 ran run(machines::machine& in, heard& listener, const std::string& language,
         const std::string& code) {
-  static std::uint32_t numbers = 0;
   guest::start_job job;
-  job.job = ++numbers;
   job.language = language;
   job.code = code;
+  return run(in, listener, std::move(job));
+}
+
+ran run(machines::machine& in, heard& listener, guest::start_job job) {
+  static std::uint32_t numbers = 0;
+  job.job = ++numbers;
   job.output_bytes = 1 << 20;
   in.send(job);
   ran result;
@@ -39,9 +43,15 @@ std::size_t processes_named(const std::string& name) {
   std::size_t count = 0;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator{"/proc", error}) {
-    std::ifstream in{entry.path() / "comm"};
-    std::string comm;
-    if (std::getline(in, comm) && comm == name)
+    std::ifstream in{entry.path() / "stat"};
+    std::string stat;
+    if (!std::getline(in, stat))
+      continue;
+    // PID (NAME) STATE; who ended is nobody, though not every host's init waits for it at once.
+    auto begin = stat.find('(');
+    auto end = stat.rfind(") ");
+    if (begin != std::string::npos && end != std::string::npos && end + 2 < stat.size()
+        && stat.substr(begin + 1, end - begin - 1) == name && stat[end + 2] != 'Z')
       ++count;
   }
   return count;

@@ -170,11 +170,13 @@ struct ran {
   bool ended = false;
 };
 
+/// Runs a job in a machine to its end; its number is given here.
+ran run(machines::machine& in, heard& listener, guest::start_job job);
 /// Runs a program in a machine to its end.
 ran run(machines::machine& in, heard& listener, const std::string& language,
         const std::string& code);
 
-/// Every process below this one that has a directory in /proc, by name.
+/// The living processes of that name that can be seen.
 std::size_t processes_named(const std::string& name);
 
 } // namespace berth::test

@@ -31,14 +31,19 @@
 #  define LANDLOCK_ACCESS_FS_IOCTL_DEV (1ULL << 15)
 #endif
 
-const char* const berth_writable_places[] = {"/work",     "/home/agent", "/tmp",  "/var/tmp",
-                                             "/run/lock", "/dev",        "/proc", NULL};
+/// Opens a file of our own process's in the machine's /proc. Returns a descriptor or -errno.
+static int open_own(const struct berth_confinement* c, const char* name, int flags) {
+  char path[256];
+  snprintf(path, sizeof(path), "%s/proc/self/%s", c->tree != NULL ? c->tree : "", name);
+  int fd = open(path, flags | O_CLOEXEC);
+  return fd >= 0 ? fd : -errno;
+}
 
-/// Writes `text` to the file at `path`. Returns 0 or -errno.
-static int write_file(const char* path, const char* text) {
-  int fd = open(path, O_WRONLY | O_CLOEXEC);
+/// Writes `text` to such a file. Returns 0 or -errno.
+static int write_own(const struct berth_confinement* c, const char* name, const char* text) {
+  int fd = open_own(c, name, O_WRONLY);
   if (fd < 0)
-    return -errno;
+    return fd;
   size_t size = strlen(text);
   ssize_t written = write(fd, text, size);
   int error = written == (ssize_t)size ? 0 : (written < 0 ? -errno : -EIO);
@@ -50,9 +55,9 @@ static int write_file(const char* path, const char* text) {
 /// root may lack, so a value that is high enough already stays.
 static int raise_oom_score(const struct berth_confinement* c) {
   char text[16];
-  int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+  int fd = open_own(c, "oom_score_adj", O_RDONLY);
   if (fd < 0)
-    return -errno;
+    return fd;
   ssize_t size = read(fd, text, sizeof(text) - 1);
   close(fd);
   if (size <= 0)
@@ -62,7 +67,7 @@ static int raise_oom_score(const struct berth_confinement* c) {
   if (sscanf(text, "%d", &present) == 1 && present >= c->oom_score_adj)
     return 0;
   snprintf(text, sizeof(text), "%d", c->oom_score_adj);
-  return write_file("/proc/self/oom_score_adj", text);
+  return write_own(c, "oom_score_adj", text);
 }
 
 static int lower_priority(const struct berth_confinement* c) {
@@ -107,12 +112,12 @@ static int lower_limits(const struct berth_confinement* c) {
 /// Where a user namespace denies setgroups (an ordinary user's, or a machine's, which we have
 /// joined) the groups we came with stay. Templates drop theirs before; an ordinary user cannot, and
 /// the machine then contains nothing that belongs to those groups.
-static int drop_groups(void) {
+static int drop_groups(const struct berth_confinement* c) {
   if (setgroups(0, NULL) == 0 || getgroups(0, NULL) == 0)
     return 0;
   int error = -errno;
   char text[8] = "";
-  int fd = open("/proc/self/setgroups", O_RDONLY | O_CLOEXEC);
+  int fd = open_own(c, "setgroups", O_RDONLY);
   if (fd < 0)
     return error;
   ssize_t size = read(fd, text, sizeof(text) - 1);
@@ -125,7 +130,7 @@ static int drop_groups(void) {
 static int change_identity(const struct berth_confinement* c) {
   if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0)
     return -errno;
-  int error = drop_groups();
+  int error = drop_groups(c);
   if (error != 0)
     return error;
   if (setresgid(c->gid, c->gid, c->gid) != 0 || setresuid(c->uid, c->uid, c->uid) != 0)
@@ -145,16 +150,22 @@ static int enter_user_namespace(const struct berth_confinement* c) {
     return -errno;
   char map[48];
   snprintf(map, sizeof(map), "%u %u 1\n", c->inside_uid, c->uid);
-  int error = write_file("/proc/self/setgroups", "deny");
+  int error = write_own(c, "setgroups", "deny");
   if (error == 0)
-    error = write_file("/proc/self/uid_map", map);
+    error = write_own(c, "uid_map", map);
   if (error == 0) {
     snprintf(map, sizeof(map), "%u %u 1\n", c->inside_gid, c->gid);
-    error = write_file("/proc/self/gid_map", map);
+    error = write_own(c, "gid_map", map);
   }
   if (error != 0)
     return error;
   return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : -errno;
+}
+
+static int enter_tree(const struct berth_confinement* c) {
+  if (c->tree == NULL)
+    return 0;
+  return chdir(c->tree) == 0 && chroot(".") == 0 ? 0 : -errno;
 }
 
 static int set_capabilities(const struct __user_cap_data_struct* sets) {
@@ -216,40 +227,37 @@ static uint64_t known_rights(int abi) {
   return rights;
 }
 
-/// Grants `rights` below `path`. A path that is not there needs no grant.
-static int grant(int ruleset, const char* path, uint64_t rights) {
-  struct landlock_path_beneath_attr rule = {.allowed_access = rights,
-                                            .parent_fd = open(path, O_PATH | O_CLOEXEC)};
-  if (rule.parent_fd < 0)
-    return errno == ENOENT ? 0 : -errno;
-  long result = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
-  int error = result == 0 ? 0 : -errno;
-  close(rule.parent_fd);
-  return error;
-}
-
-/// Files: all of the machine can be read, some of it written. Only the `fs` rights are handled:
-/// the scopes for signals and abstract sockets would part the jobs of one machine from each other,
-/// since each interpreter put into it makes a domain of its own, and the pid and network namespaces
-/// hold both already. As a side effect a process in a domain cannot change mounts, whatever its
-/// capabilities, nor trace or look into a process of another domain.
+/// Files: everything below the anchor, for whoever else lets us, but no devices; nothing outside
+/// it. What may be written is held by owners and by read-only mounts, since landlock knows a tree
+/// by its inodes, and each state of the machine's files has inodes of its own. Only the `fs` rights
+/// are handled: the scopes for signals and abstract sockets would part the jobs of one machine from
+/// each other, since each interpreter put into it makes a domain of its own, and the pid and
+/// network namespaces hold both already. As a side effect a process in a domain cannot change
+/// mounts, whatever its capabilities, nor trace or look into a process of another domain.
 static int restrict_files(const struct berth_confinement* c) {
   int abi = berth_landlock_abi();
-  if (abi == 0)
+  if (abi == 0) {
+    if (c->anchor > 0)
+      close(c->anchor);
     return (c->flags & BERTH_CONFINE_NEED_LANDLOCK) != 0 ? -ENOSYS : 0;
-  struct landlock_ruleset_attr attributes = {.handled_access_fs = known_rights(abi)};
+  }
+  const uint64_t rights = known_rights(abi);
+  const uint64_t devices = LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK;
+  struct landlock_ruleset_attr attributes = {.handled_access_fs = rights};
+  struct landlock_path_beneath_attr rule = {
+      .allowed_access = rights & ~devices,
+      .parent_fd = c->anchor > 0 ? c->anchor : open("/", O_PATH | O_CLOEXEC)};
   int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attributes, sizeof(attributes), 0);
-  if (ruleset < 0)
-    return -errno;
-  const uint64_t reading =
-      LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
-  const char* const* places = c->writable != NULL ? c->writable : berth_writable_places;
-  int error = grant(ruleset, "/", reading);
-  for (; error == 0 && *places != NULL; ++places)
-    error = grant(ruleset, *places, attributes.handled_access_fs);
+  int error = ruleset >= 0 ? 0 : -errno;
+  if (error == 0
+      && syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0)
+    error = -errno;
   if (error == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) != 0)
     error = -errno;
-  close(ruleset);
+  if (ruleset >= 0)
+    close(ruleset);
+  if (rule.parent_fd >= 0)
+    close(rule.parent_fd);
   return error;
 }
 
@@ -271,6 +279,7 @@ int berth_confine(const struct berth_confinement* confinement, const char** step
       {"rlimits", lower_limits},
       {"identity", change_identity},
       {"user namespace", enter_user_namespace},
+      {"chroot", enter_tree},
       {"capabilities", drop_capabilities},
       {"no_new_privs", forbid_new_privileges},
       {"landlock", restrict_files},

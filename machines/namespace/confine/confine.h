@@ -40,17 +40,19 @@ struct berth_confinement {
   uint64_t nproc;
   uint64_t address_space;
   uint64_t file_size;
-  /// NULL-terminated paths below which landlock lets us write; a missing path is passed over.
-  /// NULL means berth_writable_places. All of / can be read and executed.
-  const char* const* writable;
+  /// Where the machine's tree is, which becomes the root directory; NULL: it is that already.
+  /// Entered between two steps, because the kernel makes no user namespace for a process whose root
+  /// is not its mount namespace's, as it will not for anything in the machine.
+  const char* tree;
+  /// O_PATH descriptor of the directory above the one the machine's tree is mounted on; landlock's
+  /// rule hangs there, for it stays when the tree is replaced by another state of itself. 0: the
+  /// root directory. Below it files can be used as their owners and mounts allow, but no device be
+  /// made; above it nothing. Closed by the step that uses it.
+  int anchor;
   /// The seccomp program, `filter_length` instructions; 0 leaves the step out (tests only).
   const struct sock_filter* filter;
   uint16_t filter_length;
 };
-
-/// Where a machine's processes may write: /work, the home, the temporary places, and what devices
-/// and processes offer of themselves (which is guarded by ownership anyway).
-extern const char* const berth_writable_places[];
 
 /// The last steps of containment, in order, for the calling process, which must have one thread.
 /// Returns 0, or -errno with `*step` naming the step that failed; the caller must then end the

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Node addon `berth_warm`: what a warm Node interpreter needs from below.
 #define _GNU_SOURCE
+#include "machines/namespace/templates/node_kernel.h"
 #include "machines/namespace/templates/warm.h"
 
 #include <sys/stat.h>
@@ -65,7 +66,7 @@ static void replace_foreign(void) {
 }
 
 /// OpenSSL sees a fork by a new process id, but ids repeat from one pid namespace to the next.
-static void reseed(void) {
+void berth_node_reseed(void) {
   int (*poll_entropy)(void) = NULL;
   *(void**)&poll_entropy = dlsym(RTLD_DEFAULT, "RAND_poll");
   if (poll_entropy != NULL)
@@ -79,7 +80,7 @@ static void after_fork(void* context, int child) {
   replace_foreign();
   if (uv_loop_fork(addon.loop) != 0)
     _exit(1);
-  reseed();
+  berth_node_reseed();
 }
 
 static void rehearse(void* context) {
@@ -109,6 +110,7 @@ static napi_value serve(napi_env env, napi_callback_info info) {
   berth_work_alone();
   struct berth_job job = {NULL, 0};
   berth_serve(&hooks, &job);
+  berth_node_kernel_can_fork();
   // The loop's clock stood still while we waited; timers count from it.
   uv_update_time(addon.loop);
   napi_value text;
@@ -180,5 +182,6 @@ NAPI_MODULE_INIT() {
                          &function);
     napi_set_named_property(env, exports, functions[i].name, function);
   }
+  berth_node_kernel_export(env, exports);
   return exports;
 }

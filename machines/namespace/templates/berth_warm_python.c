@@ -2,7 +2,11 @@
 // The Python module `berth_warm`: what a warm Python interpreter needs from below.
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
+#include "machines/namespace/templates/beside.h"
+#include "machines/namespace/templates/rest.h"
 #include "machines/namespace/templates/warm.h"
+
+#include <sys/prctl.h>
 
 #include <Python.h>
 #include <link.h>
@@ -96,12 +100,57 @@ static PyObject* leave(PyObject* self, PyObject* args) {
   exit(code);
 }
 
+/// fork_beside(): 0 in the new process, 1 in this one; raises OSError.
+static PyObject* fork_beside(PyObject* self, PyObject* unused) {
+  (void)self;
+  (void)unused;
+  PyOS_BeforeFork();
+  int result = berth_fork_beside();
+  if (result == 0)
+    PyOS_AfterFork_Child();
+  else
+    PyOS_AfterFork_Parent();
+  if (result < 0) {
+    errno = -result;
+    return PyErr_SetFromErrno(PyExc_OSError);
+  }
+  return PyLong_FromLong(result);
+}
+
+static PyObject* come_to_rest(PyObject* self, PyObject* unused) {
+  (void)self;
+  (void)unused;
+  int error = berth_rest();
+  if (error != 0)
+    return PyUnicode_FromString(strerror(-error));
+  Py_RETURN_NONE;
+}
+
+static PyObject* go_on(PyObject* self, PyObject* unused) {
+  (void)self;
+  (void)unused;
+  berth_go_on();
+  Py_RETURN_NONE;
+}
+
+/// dumpable(whether): whether other programs of this machine may look into this process.
+static PyObject* dumpable(PyObject* self, PyObject* whether) {
+  (void)self;
+  prctl(PR_SET_DUMPABLE, PyObject_IsTrue(whether) == 1 ? 1 : 0, 0, 0, 0);
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"serve", serve, METH_O,
      "serve(rehearse): be a template; returns a job's bytes in each process that is to run one."},
     {"evaluate", evaluate, METH_VARARGS,
      "evaluate(code, globals): run code as the outermost frame."},
     {"leave", leave, METH_VARARGS, "leave(code): end the process as C does, not as Python does."},
+    {"fork_beside", fork_beside, METH_NOARGS,
+     "fork_beside(): fork a process that is our parent's child; 0 in it, 1 here."},
+    {"rest", come_to_rest, METH_NOARGS, "rest(): leave the tree of files; None, or why not."},
+    {"go_on", go_on, METH_NOARGS, "go_on(): go back to the tree of files, whatever it is now."},
+    {"dumpable", dumpable, METH_O, "dumpable(whether): whether others may look into us."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -154,8 +154,23 @@ function setUp(job, native) {
 }
 
 function run(job, native) {
+  if (job.kernel) return runKernel(job, native);
   const file = setUp(job, native);
   (native === undefined ? runFromFile : runInMemory)(file, job.code);
+}
+
+/** Becomes a live interpreter, see node_kernel.js. */
+function runKernel(job, native) {
+  const kernel = require(path.join(__dirname, 'node_kernel.js'));
+  replaceEnvironment(job.env ?? {});
+  process.chdir(job.cwd ?? '/');
+  process.execArgv = [];
+  forgetOurselves();
+  if (native !== undefined) {
+    becomeProcess(native);
+    leaveEarly(native);
+  }
+  kernel.run(job, native);
 }
 
 /** Notes what a job changes of this process. Returns what puts it back. */

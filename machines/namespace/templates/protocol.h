@@ -19,6 +19,10 @@ extern "C" {
 #define BERTH_INJECT_FDS_MAX (2 + BERTH_INJECT_CGROUPS_MAX)
 /// Most bytes a job description may have.
 #define BERTH_JOB_BYTES_MAX (64u << 20)
+/// Where the root of a machine's mount namespace has the machine's tree, and the directory above
+/// it.
+#define BERTH_MACHINE_ANCHOR "/machine"
+#define BERTH_MACHINE_TREE "/machine/root"
 /// Where a machine finds what a cold interpreter runs: python_job.py, node_job.js.
 #define BERTH_JOBS_DIR "/opt/berth"
 

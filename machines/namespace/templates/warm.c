@@ -42,6 +42,8 @@ static struct {
   int fds[BERTH_INJECT_FDS_MAX];
   int fd_count;
   int report[2];
+  /// What landlock's rule hangs on, see struct berth_confinement.
+  int anchor;
   sigset_t signals;
   /// Where the new process goes on, on the main stack.
   jmp_buf resume;
@@ -134,6 +136,13 @@ static int join_machine(void* unused) {
     warm.step = "setns";
     _exit(0);
   }
+  // The namespace's root is above the machine's tree.
+  warm.anchor = open(BERTH_MACHINE_ANCHOR, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (warm.anchor < 0 || chdir(BERTH_MACHINE_TREE) != 0 || chroot(".") != 0) {
+    warm.error = -errno;
+    warm.step = "chroot";
+    _exit(0);
+  }
   int error = start_sharing(fork_and_leave, 1);
   if (error != 0) {
     warm.error = error;
@@ -172,6 +181,7 @@ static void settle_descriptors(int fd, int keep_report) {
   for (int stream = 0; stream < 3; ++stream)
     dup2(warm.null_fd, stream);
   int report = keep_report ? fcntl(warm.report[1], F_DUPFD_CLOEXEC, 16) : -1;
+  int anchor = keep_report ? fcntl(warm.anchor, F_DUPFD_CLOEXEC, 16) : -1;
   int control = fcntl(fd, F_DUPFD_CLOEXEC, 16);
   close_fd(&warm.null_fd);
   for (int i = 0; i < warm.fd_count; ++i)
@@ -179,6 +189,8 @@ static void settle_descriptors(int fd, int keep_report) {
   if (keep_report) {
     close_fd(&warm.report[0]);
     close_fd(&warm.report[1]);
+    close_fd(&warm.anchor);
+    warm.anchor = anchor;
   }
   dup3(control, control_fd, O_CLOEXEC);
   close(control);
@@ -187,8 +199,14 @@ static void settle_descriptors(int fd, int keep_report) {
     dup3(report, report_fd, O_CLOEXEC);
     close(report);
   }
-  if (!warm.hooks->keeps_descriptors)
-    close_range((unsigned)(keep_report ? report_fd : control_fd) + 1, ~0u, 0);
+  if (warm.hooks->keeps_descriptors)
+    return;
+  unsigned first = (unsigned)(keep_report ? report_fd : control_fd) + 1;
+  if (anchor >= 0) {
+    close_range(first, (unsigned)anchor - 1, 0);
+    first = (unsigned)anchor + 1;
+  }
+  close_range(first, ~0u, 0);
 }
 
 static int confine_interpreter(const char** step) {
@@ -203,6 +221,7 @@ static int confine_interpreter(const char** step) {
       .nproc = request->nproc,
       .address_space = request->address_space,
       .file_size = request->file_size,
+      .anchor = warm.anchor,
       .filter = warm.filter,
       .filter_length = warm.filter_length,
   };
@@ -229,10 +248,11 @@ static void after_fork_in_child(void) {
 /// First moments of an interpreter in a machine: confined before anything else, or gone.
 static void begin_in_machine(void) {
   settle_descriptors(warm.fds[1], 1);
-  after_fork_in_child();
   umask(022);
   const char* step = "";
   int error = confine_interpreter(&step);
+  if (error == 0)
+    after_fork_in_child();
   struct berth_inject_reply reply = reply_of(error, step);
   send_all(report_fd, &reply, sizeof(reply));
   close(report_fd);

@@ -36,12 +36,16 @@ constexpr std::uint32_t machine_namespaces =
 
 /// The id machines have outside: one of their own, or in a user namespace of one id that one.
 std::uint32_t machine_uid() {
-  std::ifstream map("/proc/self/uid_map");
-  unsigned long inside = 0;
-  unsigned long outside = 0;
-  unsigned long count = 0;
-  map >> inside >> outside >> count;
-  return count > 210'077 ? 210'077 : 0;
+  // Looked up once: a machine on its way has no /proc for a while.
+  static const std::uint32_t uid = [] {
+    std::ifstream map("/proc/self/uid_map");
+    unsigned long inside = 0;
+    unsigned long outside = 0;
+    unsigned long count = 0;
+    map >> inside >> outside >> count;
+    return count > 210'077 ? 210'077U : 0U;
+  }();
+  return uid;
 }
 
 [[noreturn]] void fail(const char* what) {
@@ -77,9 +81,14 @@ void bind(const char* from, const char* to, unsigned long flags) {
 void build_root() {
   must(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, "private");
   must(mount("berth", "/mnt", "tmpfs", MS_NOSUID | MS_NODEV, "size=256m,mode=755") == 0, "tmpfs");
-  must(chdir("/mnt") == 0, "chdir");
-  for (const char* path : {"usr", "etc", "dev", "proc", "var", "home", "run", "old", "opt",
-                           "dev/shm", "etc/alternatives", "opt/berth"})
+  // As in a real machine the tree hangs below a base that stays.
+  must(chdir("/mnt") == 0 && mkdir("old", 0755) == 0 && mkdir("machine", 0755) == 0
+           && mkdir("machine/root", 0755) == 0
+           && mount("machine/root", "machine/root", nullptr, MS_BIND, nullptr) == 0
+           && chdir("machine/root") == 0,
+       "base");
+  for (const char* path : {"usr", "etc", "dev", "proc", "var", "home", "run", "opt", "dev/shm",
+                           "etc/alternatives", "opt/berth"})
     must(mkdir(path, 0755) == 0, path);
   for (const char* path : {"work", "tmp", "var/tmp", "home/agent"})
     own_directory(path);
@@ -101,12 +110,15 @@ void build_root() {
   must(symlink("/proc/self/fd", "dev/fd") == 0, "dev/fd");
   must(mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=2") == 0,
        "proc");
-  must(syscall(SYS_pivot_root, ".", "old") == 0 && chdir("/") == 0, "pivot_root");
+  must(chdir("/mnt") == 0 && syscall(SYS_pivot_root, ".", "old") == 0 && chdir("/") == 0,
+       "pivot_root");
   must(umount2("/old", MNT_DETACH) == 0, "umount");
 }
 
 void confine_self() {
   auto confinement = guest_confinement();
+  confinement.tree = "/machine/root";
+  confinement.anchor = open("/machine", O_PATH | O_CLOEXEC);
   const char* step = "";
   int error = berth_confine(&confinement, &step);
   errno = -error;
