@@ -3,6 +3,8 @@
 
 #include "actors/code_rules.hpp"
 #include "actors/ids.hpp"
+#include "actors/job_end.hpp"
+#include "actors/rush_meter.hpp"
 #include "config/languages.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
@@ -52,11 +54,14 @@ private:
   caf::result<files_put> on_put_files(const put_files& request);
   template <class Reply, class Request>
   caf::result<Reply> on_files(const Request& request);
+  caf::result<context_info> on_open_context(const open_context& request);
   caf::result<health_info> on_health();
   caf::result<drained> on_drain(const drain& request);
 
   // The life of a job, step by step.
   expected<job_order> admit(run& request) const;
+  void note_request();
+  void look_at_rush();
   void begin(alive_job job);
   void find_its_session(ticket id);
   void judge_it(ticket id);
@@ -65,7 +70,7 @@ private:
   void start(ticket id);
   void block(ticket id);
   void on_recorded(ticket id);
-  void on_ended(ticket id, outcome result);
+  void end_unplaced(ticket id, outcome result);
   void close(ticket id, outcome result);
   void answer(ticket id, outcome result);
   void refuse(ticket id, const error& why);
@@ -81,6 +86,7 @@ private:
   ticket next_ticket_ = 0;
   std::int64_t started_at_ms_ = unix_ms();
   bool is_draining_ = false;
+  rush_meter rush_;
   std::uint32_t ended_in_drain_ = 0;
   std::uint32_t interrupted_in_drain_ = 0;
   caf::typed_response_promise<drained> draining_;
@@ -114,12 +120,25 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
       [this](const watch_files& x) { return on_files<files_watched>(x); },
       [this](const read_watch& x) { return on_files<file_events>(x); },
       [this](const unwatch_files& x) { return on_files<files_unwatched>(x); },
+      [this](const open_context& x) { return on_open_context(x); },
+      [this](const list_contexts& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const restart_context& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const close_context& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const interrupt& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const take_snapshot& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const list_snapshots& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const delete_snapshot& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const rollback& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const fork_session& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const pause_session& x) { return self_->delegate(parts_.supervisor, x); },
+      [this](const resume_session& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const query_history& x) { return self_->delegate(parts_.history, x); },
       [this](const get_pool& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const get_health&) { return on_health(); },
       [](const describe&) { return make_description(); },
       [this](const drain& x) { return on_drain(x); },
       [this](caf::timeout_atom) { on_grace_over(); },
+      [this](caf::tick_atom) { look_at_rush(); },
   };
 }
 
@@ -154,6 +173,11 @@ expected<job_order> gateway_state::admit(run& request) const {
                   .verdict = {},
                   .submitted_at_ms = unix_ms()};
   order.request.language = *language;
+  // A named context is a live interpreter; without a name it is the language's own.
+  run& job = order.request;
+  job.kernel = job.kernel || !job.context.empty();
+  if (job.kernel && job.context.empty())
+    job.context = *language;
   return order;
 }
 
@@ -181,7 +205,23 @@ caf::result<accepted> gateway_state::on_submit(submit& request) {
   return promise;
 }
 
+/// A rush is told of when it begins, and looked at until it is over.
+void gateway_state::note_request() {
+  if (rush_.note(std::chrono::steady_clock::now()) && parts_.on_rush) {
+    parts_.on_rush(true);
+    self_->delayed_send(self_, rush_meter::look_again, caf::tick_atom_v);
+  }
+}
+
+void gateway_state::look_at_rush() {
+  if (rush_.ends(std::chrono::steady_clock::now()))
+    parts_.on_rush(false);
+  else
+    self_->delayed_send(self_, rush_meter::look_again, caf::tick_atom_v);
+}
+
 void gateway_state::begin(alive_job job) {
+  note_request();
   const run& request = job.order.request;
   bool in_session = !request.session.empty() || (!request.agent_id.empty() && !request.one_shot);
   ticket id = ++next_ticket_;
@@ -254,16 +294,17 @@ void gateway_state::record(ticket id) {
             [this, id](const error& why) { refuse(id, why); });
 }
 
+/// The SUPERVISOR sees the job to its end, and the STREAM HUB answers with what it put out.
 void gateway_state::start(ticket id) {
   self_->request(parts_.supervisor, caf::infinite, place_job{.order = jobs_.at(id).order})
-      .then([this, id](outcome& result) { on_ended(id, std::move(result)); },
+      .then([this, id](outcome& full) { close(id, std::move(full)); },
             [this, id](error& why) {
               outcome lost;
               lost.state = job_state::machine_lost;
               lost.detail = describe_error(why);
               if (auto found = jobs_.find(id); found != jobs_.end() && why == ec::no_capacity)
                 found->second.refusal = std::move(why);
-              on_ended(id, std::move(lost));
+              end_unplaced(id, std::move(lost));
             });
 }
 
@@ -271,7 +312,7 @@ void gateway_state::block(ticket id) {
   outcome result;
   result.state = job_state::blocked;
   result.detail = "the validator blocked it";
-  on_ended(id, std::move(result));
+  end_unplaced(id, std::move(result));
 }
 
 void gateway_state::on_recorded(ticket id) {
@@ -283,22 +324,12 @@ void gateway_state::on_recorded(ticket id) {
     job.submitter.deliver(accepted{.job = job.order.job, .session = job.order.request.session});
 }
 
-/// The job ended in its machine, or never reached one.
-void gateway_state::on_ended(ticket id, outcome result) {
+/// The job never reached a machine: its stream is closed here.
+void gateway_state::end_unplaced(ticket id, outcome result) {
   auto found = jobs_.find(id);
   if (found == jobs_.end())
     return;
-  const job_order& order = found->second.order;
-  result.job = order.job;
-  result.language = order.request.language;
-  result.agent_id = order.request.agent_id;
-  result.session = order.request.session;
-  result.verdict.decision = order.verdict.decision;
-  result.verdict.reasons = order.verdict.reasons;
-  result.verdict.code.clear();
-  result.submitted_at_ms = order.submitted_at_ms;
-  if (result.ended_at_ms == 0)
-    result.ended_at_ms = unix_ms();
+  complete(result, found->second.order);
   self_->request(parts_.hub, caf::infinite, close_stream{.ended = std::move(result)})
       .then([this, id](outcome& full) { close(id, std::move(full)); },
             [this, id](const error& why) { refuse(id, why); });
@@ -441,6 +472,18 @@ caf::result<Reply> gateway_state::on_files(const Request& request) {
   if (error why = check_file_request(request))
     return why;
   return self_->delegate(parts_.supervisor, request);
+}
+
+caf::result<context_info> gateway_state::on_open_context(const open_context& request) {
+  if (is_draining_)
+    return fail(ec::shutting_down, "the server drains and takes nothing new");
+  if (error why = check_context(request))
+    return why;
+  open_context checked = request;
+  checked.language = *canonical_language(request.language);
+  if (checked.context.empty())
+    checked.context = checked.language + "-" + new_hex_id();
+  return self_->delegate(parts_.supervisor, std::move(checked));
 }
 
 caf::result<health_info> gateway_state::on_health() {

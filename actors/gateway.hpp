@@ -7,6 +7,7 @@
 
 #include <caf/actor_system.hpp>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +26,8 @@ struct gateway_parts {
   std::vector<std::string> isolation;
   /// Whether anybody wants to hear of events; without it nobody does.
   std::shared_ptr<event_sink> sink;
+  /// Told when a rush of requests begins, and when it is over.
+  std::function<void(bool)> on_rush;
 };
 
 /// Starts the GATEWAY.

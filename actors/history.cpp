@@ -185,11 +185,32 @@ private:
   void bound(outcome& ended) {
     bound_output(ended.stdout_data, ended.stdout_truncated);
     bound_output(ended.stderr_data, ended.stderr_truncated);
+    if (ended.cell)
+      bound_results(*ended.cell, ended.detail);
     if (!rules_.content)
       ended.verdict.code.clear();
     ended_.push_back(ended.job);
     if (ended_.size() > ended_kept)
       ended_.pop_front();
+  }
+
+  /// Keeps the first results that fit, whole.
+  void bound_results(cell_report& cell, std::string& detail) const {
+    std::uint64_t room = rules_.content ? rules_.output_bytes : 0;
+    std::size_t fits = 0;
+    for (; fits < cell.results.size(); ++fits) {
+      std::uint64_t size = 0;
+      for (const auto& [mime, content] : cell.results[fits].data)
+        size += mime.size() + content.size();
+      if (size > room)
+        break;
+      room -= size;
+    }
+    if (fits == cell.results.size())
+      return;
+    detail += (detail.empty() ? "" : "; ") + std::to_string(cell.results.size() - fits)
+              + " results are not kept in history";
+    cell.results.resize(fits);
   }
 
   void bound_output(bytes& output, bool& truncated) const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "actors/open_files.hpp"
 #include "messages/types.hpp"
 
 #include <caf/typed_actor.hpp>
@@ -55,10 +56,29 @@ using spool_actor = caf::typed_actor<
     // The job's output is wanted no more.
     caf::reacts_to<drop_spool>>;
 
+/// The SNAPSHOT STORE keeps saved states of sessions on disk, within a budget, in a thread of its
+/// own. What it says is durable survives the loss of power.
+using snapshot_store_actor = caf::typed_actor<
+    // Opens a file for an archive.
+    on<begin_save>::reply<open_files>,
+    // Makes a state durable; answers when it is.
+    on<finish_save>::reply<save_finished>,
+    // Forgets an archive that could not be written.
+    caf::reacts_to<abandon_save>,
+    // Opens what a state is restored from, once it is checked.
+    on<open_archives>::reply<saved_states, open_files>,
+    // Lists snapshots.
+    on<list_snapshots>::reply<snapshot_list>,
+    // Deletes a snapshot.
+    on<delete_snapshot>::reply<snapshot_deleted>,
+    // A session lives, or is over.
+    caf::reacts_to<keep_states>>;
+
 /// A SLOT holds one machine at a time and runs jobs in it.
 using slot_actor = caf::typed_actor<
-    // Starts a machine; slot_changed{idle} or {empty} goes to the SUPERVISOR.
-    caf::reacts_to<fill_slot>,
+    // Starts a machine; slot_changed{idle} or {empty} goes to the SUPERVISOR. With files: from
+    // these archives, in the order of fill_slot's checkpoints.
+    caf::reacts_to<fill_slot>, caf::reacts_to<fill_slot, open_files>,
     // Destroys the machine; slot_changed{empty} goes to the SUPERVISOR.
     caf::reacts_to<empty_slot>,
     // Changes the machine's limits before the jobs to come.
@@ -80,12 +100,25 @@ using slot_actor = caf::typed_actor<
     on<watch_files>::reply<files_watched>, on<read_watch>::reply<file_events>,
     on<unwatch_files>::reply<files_unwatched>,
     // Tells what the machine uses.
-    on<get_usage>::reply<session_usage>>;
+    on<get_usage>::reply<session_usage>,
+    // Its live interpreters.
+    on<open_context>::reply<context_info>, on<list_contexts>::reply<context_list>,
+    on<restart_context>::reply<context_info>, on<close_context>::reply<context_closed>,
+    on<interrupt>::reply<interrupt_sent>,
+    // Saves the machine's state, between two jobs.
+    on<freeze_slot>::reply<slot_frozen>,
+    // Takes the machine back to a state, between two jobs.
+    on<roll_slot>::reply<slot_rolled>,
+    // Forgets a state.
+    caf::reacts_to<drop_slot_state>,
+    // Writes what changed between two states to a file, while jobs run.
+    on<save_slot, open_files>::reply<slot_saved>>;
 
 /// The SUPERVISOR owns the pool: which slots there are, who holds them, who waits, what is
 /// replaced.
 using supervisor_actor = caf::typed_actor<
-    // Finds a machine for a job, sees it to its end, answers with the outcome.
+    // Finds a machine for a job, sees it to its end and closes its stream: the answer is the
+    // STREAM HUB's, the outcome with what it put out. An error is no_capacity: too many wait.
     on<place_job>::reply<outcome>,
     // Ends a job that waits or runs.
     on<stop_job>::reply<cancelled>,
@@ -113,6 +146,15 @@ using supervisor_actor = caf::typed_actor<
     on<unwatch_files>::reply<files_unwatched>,
     // Tells what a session's machine uses.
     on<get_usage>::reply<session_usage>,
+    // The live interpreters of a session.
+    on<open_context>::reply<context_info>, on<list_contexts>::reply<context_list>,
+    on<restart_context>::reply<context_info>, on<close_context>::reply<context_closed>,
+    on<interrupt>::reply<interrupt_sent>,
+    // Saved states of sessions.
+    on<take_snapshot>::reply<snapshot_info>, on<list_snapshots>::reply<snapshot_list>,
+    on<delete_snapshot>::reply<snapshot_deleted>, on<rollback>::reply<rolled_back>,
+    on<fork_session>::reply<forked>, on<pause_session>::reply<session_info>,
+    on<resume_session>::reply<session_info>,
     // Tells how the pool is.
     on<get_pool>::reply<pool_info>,
     // A slot's machine is up, lost or gone.
@@ -122,7 +164,9 @@ using supervisor_actor = caf::typed_actor<
     // Ends every session and machine; answers when nothing is left.
     on<drain>::reply<drained>,
     // Its own clock.
-    caf::reacts_to<caf::tick_atom>>;
+    caf::reacts_to<caf::tick_atom>,
+    // To itself: the stock is to be looked at.
+    caf::reacts_to<caf::update_atom>>;
 
 /// The GATEWAY is where every door leads: it admits, numbers, bounds and answers every request.
 using gateway_actor = caf::typed_actor<
@@ -149,6 +193,15 @@ using gateway_actor = caf::typed_actor<
     on<move_file>::reply<file_info>, on<remove_file>::reply<file_removed>,
     on<watch_files>::reply<files_watched>, on<read_watch>::reply<file_events>,
     on<unwatch_files>::reply<files_unwatched>,
+    // Live interpreters of sessions.
+    on<open_context>::reply<context_info>, on<list_contexts>::reply<context_list>,
+    on<restart_context>::reply<context_info>, on<close_context>::reply<context_closed>,
+    on<interrupt>::reply<interrupt_sent>,
+    // Saved states of sessions.
+    on<take_snapshot>::reply<snapshot_info>, on<list_snapshots>::reply<snapshot_list>,
+    on<delete_snapshot>::reply<snapshot_deleted>, on<rollback>::reply<rolled_back>,
+    on<fork_session>::reply<forked>, on<pause_session>::reply<session_info>,
+    on<resume_session>::reply<session_info>,
     // Past jobs.
     on<query_history>::reply<history_page>,
     // The pool, the server, the reference.
@@ -157,16 +210,20 @@ using gateway_actor = caf::typed_actor<
     // Takes nothing new; answers when every job ended, by itself within the grace time or by force.
     on<drain>::reply<drained>,
     // The grace time is over.
-    caf::reacts_to<caf::timeout_atom>>;
+    caf::reacts_to<caf::timeout_atom>,
+    // To itself: is the rush of requests over?
+    caf::reacts_to<caf::tick_atom>>;
 
 } // namespace berth
 
 CAF_BEGIN_TYPE_ID_BLOCK(berth_actors, caf::id_block::berth_messages::end)
 
+  CAF_ADD_TYPE_ID(berth_actors, (berth::open_files))
   CAF_ADD_TYPE_ID(berth_actors, (berth::validator_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::history_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::stream_hub_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::spool_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::snapshot_store_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::slot_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::supervisor_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::gateway_actor))

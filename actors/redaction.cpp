@@ -197,4 +197,37 @@ bool redact(bytes& output) {
   return true;
 }
 
+namespace {
+
+bool redact_text(std::string& text) {
+  bytes raw{text.begin(), text.end()};
+  if (!redact(raw))
+    return false;
+  text.assign(raw.begin(), raw.end());
+  return true;
+}
+
+/// Content in base64 has no text in it that could be known as a secret.
+bool is_text(std::string_view mime) {
+  return mime.starts_with("text/") || mime.starts_with("application/") || mime == "image/svg+xml";
+}
+
+} // namespace
+
+void redact(outcome& ended) {
+  bool changed = redact(ended.stdout_data);
+  changed |= redact(ended.stderr_data);
+  if (ended.cell) {
+    for (rich_result& each : ended.cell->results)
+      for (auto& [mime, content] : each.data)
+        if (is_text(mime))
+          changed |= redact_text(content);
+    if (ended.cell->error) {
+      changed |= redact_text(ended.cell->error->value);
+      changed |= redact_text(ended.cell->error->traceback);
+    }
+  }
+  ended.redacted = ended.redacted || changed;
+}
+
 } // namespace berth

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "messages/fields.hpp"
+#include "messages/job.hpp"
 
 namespace berth {
 
@@ -11,5 +11,9 @@ namespace berth {
 /// values, paths after PWD and e-mail addresses stay. Any bytes are taken; time is linear. Returns
 /// whether anything was replaced.
 bool redact(bytes& output);
+
+/// The same for all that an outcome holds of what a program said: its output, and the text that its
+/// cell showed or raised. Sets `redacted`.
+void redact(outcome& ended);
 
 } // namespace berth

@@ -3,8 +3,10 @@
 
 #include "actors/ids.hpp"
 #include "actors/lifecycle.hpp"
+#include "actors/slot_contexts.hpp"
 #include "actors/slot_files.hpp"
 #include "actors/slot_job.hpp"
+#include "actors/slot_saver.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
 
@@ -25,7 +27,7 @@ namespace {
 using caf::timeout_atom;
 
 /// What a slot wants to be woken for.
-enum class wake : std::uint8_t { start, warm, deadline, force, files, watch };
+enum class wake : std::uint8_t { start, warm, deadline, force, files, watch, context, kill, state };
 
 /// A wake-up: when, what for, which job or request.
 struct alarm {
@@ -47,6 +49,10 @@ using slot_self = slot_actor::extend<
     caf::reacts_to<std::uint64_t, guest::dir_listed>,
     caf::reacts_to<std::uint64_t, guest::path_done>,
     caf::reacts_to<std::uint64_t, guest::files_changed>, caf::reacts_to<std::uint64_t, guest::pong>,
+    caf::reacts_to<std::uint64_t, guest::kernel_opened>,
+    caf::reacts_to<std::uint64_t, guest::kernel_ended>,
+    caf::reacts_to<std::uint64_t, guest::cell_ended>, caf::reacts_to<std::uint64_t, guest::frozen>,
+    caf::reacts_to<std::uint64_t, guest::thawed>, caf::reacts_to<std::uint64_t, files_ended>,
     // The machine is lost: why, and whether memory ran out.
     caf::reacts_to<std::uint64_t, std::string, bool>,
     // Nothing of the machine exists any more.
@@ -67,6 +73,14 @@ public:
   }
   void on_lost(std::string why, bool out_of_memory) override {
     caf::anon_send(slot_, machine_, std::move(why), out_of_memory);
+  }
+  void on_files(machines::files_done done) override {
+    caf::anon_send(slot_, machine_,
+                   files_ended{.step = static_cast<std::uint32_t>(done.step),
+                               .checkpoint = done.checkpoint,
+                               .bytes_written = done.bytes,
+                               .skipped = done.skipped,
+                               .error = std::move(done.error)});
   }
   void on_gone() override { caf::anon_send(slot_, machine_); }
 
@@ -103,7 +117,7 @@ public:
 
 private:
   // Requests.
-  void on_fill(const fill_slot& request);
+  void on_fill(const fill_slot& request, const open_files& files);
   void on_empty();
   void on_limit(const limit_slot& request);
   caf::result<outcome> on_run(run_job& request);
@@ -118,6 +132,13 @@ private:
   caf::result<file_events> on_read_watch(const read_watch& request);
   caf::result<files_unwatched> on_unwatch_files(const unwatch_files& request);
   caf::result<session_usage> on_usage();
+  caf::result<context_info> on_open_context(const open_context& request);
+  caf::result<context_info> on_restart_context(const restart_context& request);
+  caf::result<context_closed> on_close_context(const close_context& request);
+  caf::result<slot_frozen> on_freeze(const freeze_slot& request);
+  caf::result<slot_rolled> on_roll(const roll_slot& request);
+  caf::result<slot_saved> on_save(const save_slot& request, const open_files& to);
+  void on_drop(const drop_slot_state& request);
 
   // The machine.
   void on_hello(const guest::hello& message);
@@ -128,6 +149,7 @@ private:
   void on_binary(guest::binary& message);
   void on_ended(const guest::job_ended& message);
   void on_refused(const guest::job_refused& message);
+  void on_cell_ended(guest::cell_ended& message);
   void on_files_changed(guest::files_changed& message);
   void on_lost(const std::string& why, bool out_of_memory);
   void on_gone();
@@ -138,6 +160,9 @@ private:
   void become_ready();
   void prepare(std::uint32_t number);
   void start(std::uint32_t number);
+  void start_cell(std::uint32_t number, slot_job& job);
+  slot_contexts::hooks context_hooks();
+  bool is_up() const { return machine_ && hello_ && state_ != slot_state::ending; }
   void feed_stdin(std::uint32_t number, slot_job& job);
   void finish(std::uint32_t number, outcome result);
   void finish_all(const std::string& why, bool out_of_memory);
@@ -148,9 +173,17 @@ private:
   caf::result<Reply> ask_guest(Request request, const char* member, Make make);
   template <class Request>
   caf::result<file_info> ask_info(Request request, const char* member);
-  bool is_up() const { return machine_ && state_ != slot_state::ending && hello_; }
   void watch_the_time();
+  void arm_for_readers();
   std::function<void()> credit(std::uint64_t size);
+  error cannot_switch() const;
+  template <class F>
+  void on_file_word(F step);
+  template <class Reply, class F>
+  void switch_files(caf::typed_response_promise<Reply> promise, F begin);
+  void on_frozen(const guest::frozen& message);
+  void on_thawed(const guest::thawed& message);
+  void lose_if(const slot_saver::why_lost& why);
   void report(slot_state state, std::string detail = {});
   void wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number);
   void arm();
@@ -176,9 +209,14 @@ private:
     if (machine_)
       machine_->send(message);
   }};
+  std::vector<std::function<void()>> when_files_rest_;
   slot_watches watches_;
   bool watches_the_time_ = false;
+  slot_contexts contexts_{context_hooks()};
+  std::uint64_t oom_kills_seen_ = 0; // by the end of the last interpreter that died
+  std::optional<std::chrono::steady_clock::time_point> watch_alarm_;
   std::uint32_t next_number_ = 0;
+  slot_saver saver_;
   std::uint64_t output_in_flight_ = 0;
   bool output_held_ = false;
   /// Alarms of this machine, and when CAF's clock wakes the slot next. One timer serves them all,
@@ -193,7 +231,8 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
   // A word of a machine that is no longer this slot's is dropped.
   auto mine = [this](std::uint64_t machine) { return machine == machine_number_ && machine_; };
   return {
-      [this](const fill_slot& x) { on_fill(x); },
+      [this](const fill_slot& x) { on_fill(x, {}); },
+      [this](const fill_slot& x, const open_files& files) { on_fill(x, files); },
       [this](const empty_slot&) { on_empty(); },
       [this](const limit_slot& x) { on_limit(x); },
       [this](run_job& x) { return on_run(x); },
@@ -213,6 +252,17 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
       [this](const read_watch& x) { return on_read_watch(x); },
       [this](const unwatch_files& x) { return on_unwatch_files(x); },
       [this](const get_usage&) { return on_usage(); },
+      [this](const open_context& x) { return on_open_context(x); },
+      [this](const list_contexts&) { return contexts_.list(); },
+      [this](const restart_context& x) { return on_restart_context(x); },
+      [this](const close_context& x) { return on_close_context(x); },
+      [this](const interrupt& x) -> caf::result<interrupt_sent> {
+        return contexts_.interrupt_cell(x);
+      },
+      [this](const freeze_slot& x) { return on_freeze(x); },
+      [this](const roll_slot& x) { return on_roll(x); },
+      [this](const drop_slot_state& x) { on_drop(x); },
+      [this](const save_slot& x, const open_files& to) { return on_save(x, to); },
       [this, mine](std::uint64_t m, const guest::hello& x) {
         if (mine(m))
           on_hello(x);
@@ -247,25 +297,49 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
       },
       [this, mine](std::uint64_t m, guest::file_put& x) {
         if (mine(m))
-          files_.on_put(x);
+          on_file_word([&] { files_.on_put(x); });
       },
       [this, mine](std::uint64_t m, guest::file_data& x) {
         if (mine(m))
-          files_.on_answer(x);
+          on_file_word([&] { files_.on_answer(x); });
       },
       [this, mine](std::uint64_t m, guest::dir_listed& x) {
         if (mine(m))
-          files_.on_answer(x);
+          on_file_word([&] { files_.on_answer(x); });
       },
       [this, mine](std::uint64_t m, guest::path_done& x) {
         if (mine(m))
-          files_.on_answer(x);
+          on_file_word([&] { files_.on_answer(x); });
       },
       [this, mine](std::uint64_t m, guest::files_changed& x) {
         if (mine(m))
           on_files_changed(x);
       },
       [](std::uint64_t, const guest::pong&) {},
+      [this, mine](std::uint64_t m, const guest::kernel_opened& x) {
+        if (mine(m))
+          contexts_.on_opened(x);
+      },
+      [this, mine](std::uint64_t m, const guest::kernel_ended& x) {
+        if (mine(m))
+          contexts_.on_kernel_ended(x);
+      },
+      [this, mine](std::uint64_t m, guest::cell_ended& x) {
+        if (mine(m))
+          on_cell_ended(x);
+      },
+      [this, mine](std::uint64_t m, const guest::frozen& x) {
+        if (mine(m))
+          on_frozen(x);
+      },
+      [this, mine](std::uint64_t m, const guest::thawed& x) {
+        if (mine(m))
+          on_thawed(x);
+      },
+      [this, mine](std::uint64_t m, const files_ended& x) {
+        if (mine(m))
+          lose_if(saver_.on_files(*machine_, x));
+      },
       [this, mine](std::uint64_t m, const std::string& why, bool oom) {
         if (mine(m))
           on_lost(why, oom);
@@ -280,7 +354,7 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
 
 // --- the machine's life --------------------------------------------------------------------------
 
-void slot_logic::on_fill(const fill_slot& request) {
+void slot_logic::on_fill(const fill_slot& request, const open_files& files) {
   auto to = next(state_, slot_event::fill);
   if (!to)
     return;
@@ -294,6 +368,7 @@ void slot_logic::on_fill(const fill_slot& request) {
   output_held_ = false;
   alarms_.clear(); // they were the last machine's
   watches_the_time_ = false;
+  watch_alarm_.reset();
   started_ = std::chrono::steady_clock::now();
   limits_ = {.memory_bytes = request.memory_mib * limits::mib,
              .processes = request.processes,
@@ -301,6 +376,12 @@ void slot_logic::on_fill(const fill_slot& request) {
   machines::machine_spec spec{.id = request.machine, .limits = limits_, .warm = {}};
   if (!request.warm.empty())
     spec.warm.push_back(request.warm);
+  for (std::size_t i = 0; i < std::min(files.files.size(), request.checkpoints.size()); ++i)
+    spec.layers.push_back({.checkpoint = request.checkpoints[i], .archive = files.files[i]});
+  if (!request.parent.empty() && !request.checkpoints.empty()) {
+    spec.parent = request.parent;
+    spec.checkpoint = request.checkpoints.front();
+  }
   auto listener = std::make_shared<forwarder>(caf::actor_cast<slot_self>(self_), machine_number_);
   machine_ = parts_.source->start(spec, std::move(listener));
   wake_later(std::chrono::milliseconds{parts_.start_timeout_ms}, wake::start, 0);
@@ -332,6 +413,7 @@ void slot_logic::become_ready() {
 void slot_logic::on_warmed(const guest::warmed& message) {
   if (warm_.size() < limits::elements_max)
     warm_.insert(message.language);
+  contexts_.on_warmed(message.language);
   if (state_ == slot_state::starting && hello_ && message.language == wanted_warm_)
     become_ready();
   for (auto& [number, job] : jobs_)
@@ -358,12 +440,14 @@ void slot_logic::on_empty() {
     return;
   }
   finish_all("the machine was ended", false);
+  contexts_.clear("the machine was ended");
   destroy();
 }
 
 void slot_logic::destroy() {
   state_ = slot_state::ending;
   fail_requests("the machine was ended");
+  saver_.fail_all("the machine was ended");
   if (machine_)
     machine_->destroy();
 }
@@ -376,14 +460,18 @@ void slot_logic::on_lost(const std::string& why, bool out_of_memory) {
   log::warn("slot", "lost its machine",
             {{"machine", machine_id_}, {"was", std::string{name_of(before)}}, {"why", why}});
   finish_all(why, out_of_memory);
+  contexts_.clear("the machine was lost: " + why);
   fail_requests("the machine was lost: " + why);
+  saver_.fail_all("the machine was lost: " + why);
   report(slot_state::ending, why);
   machine_->destroy();
 }
 
 void slot_logic::on_gone() {
   finish_all("the machine is gone", false);
+  contexts_.clear("the machine is gone");
   fail_requests("the machine is gone");
+  saver_.fail_all("the machine is gone");
   machine_.reset();
   state_ = slot_state::empty;
   report(slot_state::empty);
@@ -414,7 +502,9 @@ caf::result<outcome> slot_logic::on_run(run_job& request) {
   if (state_ == slot_state::idle)
     state_ = slot_state::leased;
   state_ = next(state_, slot_event::begin).value_or(slot_state::busy);
-  job.oom_kills_before = machine_->usage().oom_kills;
+  // Asking the machine costs more than a cell: of cells it is asked when an interpreter died.
+  if (!request.order.request.kernel)
+    job.oom_kills_before = machine_->usage().oom_kills;
   prepare(number);
   return promise;
 }
@@ -426,6 +516,11 @@ void slot_logic::prepare(std::uint32_t number) {
   if (!request.files.empty())
     if (error why = place_files(number, job))
       return finish(number, ended_without_run(job, job_state::blocked, describe_error(why)));
+  if (request.kernel) {
+    if (error why = contexts_.prepare(request))
+      return finish(number, ended_without_run(job, job_state::blocked, describe_error(why)));
+    return start(number);
+  }
   bool can_be_warm = request.language == "python" || request.language == "javascript"
                      || request.language == "rust";
   if (can_be_warm && job.binary.empty() && !warm_.contains(request.language)
@@ -441,6 +536,8 @@ void slot_logic::start(std::uint32_t number) {
   if (job.waits_for_files || job.waits_for_warm || job.sent)
     return;
   const run& request = job.order.request;
+  if (request.kernel)
+    return start_cell(number, job);
   bool modified = job.order.verdict.decision == decision::modify;
   guest::start_job message{.job = number,
                            .language = request.language,
@@ -465,6 +562,55 @@ void slot_logic::start(std::uint32_t number) {
   if (message.stdin_open)
     feed_stdin(number, job);
   wake_later(std::chrono::milliseconds{job.order.limits.timeout_ms}, wake::deadline, number);
+}
+
+void slot_logic::start_cell(std::uint32_t number, slot_job& job) {
+  const run& request = job.order.request;
+  if (!contexts_.is_known(request.context))
+    return;
+  bool modified = job.order.verdict.decision == decision::modify;
+  guest::run_cell message{.job = number,
+                          .context = request.context,
+                          .code = modified ? job.order.verdict.code : request.code,
+                          .stdin_open = request.stdin_open || !request.stdin_data.empty(),
+                          .output_bytes = job.order.limits.output_bytes};
+  job.sent = true;
+  job.started_at_ms = unix_ms();
+  job.started = std::chrono::steady_clock::now();
+  machine_->send(message);
+  contexts_.cell_sent(request.context);
+  job.stdin_waiting.assign(request.stdin_data.begin(), request.stdin_data.end());
+  job.stdin_eof = !request.stdin_open;
+  if (message.stdin_open)
+    feed_stdin(number, job);
+  wake_later(std::chrono::milliseconds{job.order.limits.timeout_ms}, wake::deadline, number);
+  on_started({.job = number, .path = run_path::warm});
+}
+
+slot_contexts::hooks slot_logic::context_hooks() {
+  return {.send = [this](const guest::to_guest& message) { machine_->send(message); },
+          .take_warm =
+              [this](std::string_view wanted) {
+                auto found = warm_.find(std::string{wanted});
+                if (found != warm_.end() && wanted == "python_kernel")
+                  // The guest lets its plain interpreter go when it makes a live one.
+                  warm_.erase("python");
+                if (found != warm_.end()) {
+                  warm_.erase(found);
+                  return slot_contexts::warmth::here;
+                }
+                return machine_->warm(wanted) ? slot_contexts::warmth::coming
+                                              : slot_contexts::warmth::none;
+              },
+          .wake_later = [this](std::chrono::milliseconds delay,
+                               std::uint32_t number) { wake_later(delay, wake::context, number); },
+          .on_known =
+              [this](const std::string& context) {
+                for (auto& [number, job] : jobs_)
+                  if (job.order.request.kernel && job.order.request.context == context && !job.sent)
+                    return start(number);
+              },
+          .at_rest = [this] { return saver_.busy(); }};
 }
 
 /// Sends input as far as the guest has room for it.
@@ -563,8 +709,33 @@ void slot_logic::on_ended(const guest::job_ended& message) {
 }
 
 void slot_logic::on_refused(const guest::job_refused& message) {
-  if (slot_job* job = job_of(message.job))
-    finish(message.job, ended_without_run(*job, job_state::machine_lost, message.reason));
+  slot_job* job = job_of(message.job);
+  if (job == nullptr)
+    return;
+  job_state state = job_state::machine_lost;
+  if (job->order.request.kernel) {
+    contexts_.cell_ended(job->order.request.context, nullptr);
+    state = job->stop ? state_of(*job->stop) : job_state::blocked;
+  }
+  finish(message.job, ended_without_run(*job, state, message.reason));
+}
+
+void slot_logic::on_cell_ended(guest::cell_ended& message) {
+  std::uint32_t number = message.ended.job;
+  slot_job* job = job_of(number);
+  if (job == nullptr || !job->sent || !job->order.request.kernel)
+    return;
+  bool out_of_memory = false;
+  if (!message.report.kernel_alive) {
+    std::uint64_t kills = machine_->usage().oom_kills;
+    out_of_memory = kills > std::exchange(oom_kills_seen_, kills);
+  }
+  auto notes = contexts_.cell_ended(job->order.request.context, &message.report);
+  job->path = notes.path;
+  outcome result = ended_cell(*job, message, out_of_memory);
+  if (!notes.lost.empty())
+    result.detail = notes.lost + (result.detail.empty() ? "" : "; ") + result.detail;
+  finish(number, std::move(result));
 }
 
 void slot_logic::on_stop(const stop_job& request) {
@@ -576,6 +747,11 @@ void slot_logic::on_stop(const stop_job& request) {
     job->stop = request.reason;
   if (!job->sent) {
     finish(number, ended_without_run(*job, state_of(*job->stop), "ended before it was started"));
+    return;
+  }
+  if (job->order.request.kernel) {
+    machine_->send(guest::interrupt_kernel{.context = job->order.request.context});
+    wake_later(cell_grace, wake::kill, number);
     return;
   }
   machine_->send(guest::end_job{.job = number});
@@ -590,7 +766,8 @@ void slot_logic::finish(std::uint32_t number, outcome result) {
   result.machine = machine_id_;
   result.machine_kind = std::string{parts_.source->kind()};
   std::erase_if(alarms_, [&](const alarm& each) {
-    return each.number == number && each.what != wake::watch; // a watch's number is its own
+    bool is_jobs = each.what != wake::context && each.what != wake::state;
+    return each.number == number && is_jobs; // those numbers are their own
   });
   // Files that were on their way for this job are nobody's any more.
   files_.forget(job.upload);
@@ -634,11 +811,27 @@ void slot_logic::on_wake(wake what, std::uint32_t number) {
     break;
   case wake::files:
     watches_the_time_ = false;
-    if (files_.expire(now()))
-      watch_the_time();
+    on_file_word([this] {
+      if (files_.expire(now()))
+        watch_the_time();
+    });
     break;
   case wake::watch:
-    watches_.time_out(number);
+    watch_alarm_.reset();
+    watches_.time_out(now());
+    arm_for_readers();
+    break;
+  case wake::context:
+    contexts_.on_wake(number);
+    break;
+  case wake::kill:
+    if (job_of(number) != nullptr) {
+      machine_->send(guest::end_job{.job = number});
+      wake_later(limits::guest_grace, wake::force, number);
+    }
+    break;
+  case wake::state:
+    lose_if(saver_.on_timeout(number));
     break;
   }
 }
@@ -813,8 +1006,10 @@ caf::result<files_watched> slot_logic::on_watch_files(const watch_files& request
   guest::watch_path message{.watch = id, .path = request.path, .recursive = request.recursive};
   files_.ask<guest::path_done>(std::move(message), "path", now(),
                                [this, promise, id](expected<guest::path_done> answer) mutable {
-                                 if (answer)
-                                   return promise.deliver(files_watched{.watch = id});
+                                 if (answer) {
+                                   promise.deliver(files_watched{.watch = id});
+                                   return;
+                                 }
                                  watches_.remove(id);
                                  promise.deliver(std::move(answer.error()));
                                });
@@ -824,17 +1019,24 @@ caf::result<files_watched> slot_logic::on_watch_files(const watch_files& request
 
 caf::result<file_events> slot_logic::on_read_watch(const read_watch& request) {
   auto promise = self_->make_response_promise<file_events>();
-  std::uint64_t ticket = watches_.read(request.watch, request.wait_ms > 0,
-                                       [promise](expected<file_events> answer) mutable {
-                                         if (answer)
-                                           promise.deliver(std::move(*answer));
-                                         else
-                                           promise.deliver(std::move(answer.error()));
-                                       });
-  if (ticket != 0)
-    wake_later(std::chrono::milliseconds{request.wait_ms}, wake::watch,
-               static_cast<std::uint32_t>(ticket));
+  watches_.read(request.watch, now() + std::chrono::milliseconds{request.wait_ms}, now(),
+                [promise](expected<file_events> answer) mutable {
+                  if (answer)
+                    promise.deliver(std::move(*answer));
+                  else
+                    promise.deliver(std::move(answer.error()));
+                });
+  arm_for_readers();
   return promise;
+}
+
+/// One alarm for all who wait for changes: the first one's.
+void slot_logic::arm_for_readers() {
+  auto first = watches_.first_deadline();
+  if (!first || (watch_alarm_ && *watch_alarm_ <= *first))
+    return;
+  watch_alarm_ = first;
+  wake_later(std::chrono::ceil<std::chrono::milliseconds>(*first - now()), wake::watch, 0);
 }
 
 caf::result<files_unwatched> slot_logic::on_unwatch_files(const unwatch_files& request) {
@@ -868,8 +1070,18 @@ void slot_logic::watch_the_time() {
   wake_later(file_timeout / 4, wake::files, 0);
 }
 
+/// Does what may end the last request for files; then the files can be switched.
+template <class F>
+void slot_logic::on_file_word(F step) {
+  step();
+  if (!files_.idle())
+    return;
+  for (auto& next : std::exchange(when_files_rest_, {}))
+    next();
+}
+
 void slot_logic::fail_requests(const std::string& why) {
-  files_.fail_all(fail(ec::machine_failed, why));
+  on_file_word([&] { files_.fail_all(fail(ec::machine_failed, why)); });
   watches_.fail_all(fail(ec::machine_failed, why));
 }
 
@@ -889,8 +1101,113 @@ caf::result<session_usage> slot_logic::on_usage() {
                        .uptime_ms = static_cast<std::uint64_t>(age_ms)};
 }
 
+caf::result<context_info> slot_logic::on_open_context(const open_context& request) {
+  if (!is_up())
+    return fail(ec::machine_failed, "the session's machine is not up");
+  auto promise = self_->make_response_promise<context_info>();
+  contexts_.open(request, promise);
+  return promise;
+}
+
+caf::result<context_info> slot_logic::on_restart_context(const restart_context& request) {
+  if (!is_up())
+    return fail(ec::machine_failed, "the session's machine is not up");
+  for (auto& [number, job] : jobs_)
+    if (job.order.request.kernel && job.order.request.context == request.context && job.sent
+        && !job.stop)
+      job.stop = end_reason::cancelled;
+  auto promise = self_->make_response_promise<context_info>();
+  contexts_.restart(request, promise);
+  return promise;
+}
+
+caf::result<context_closed> slot_logic::on_close_context(const close_context& request) {
+  if (!is_up())
+    return fail(ec::machine_failed, "the session's machine is not up");
+  for (auto& [number, job] : jobs_)
+    if (job.order.request.kernel && job.order.request.context == request.context && !job.stop)
+      job.stop = end_reason::cancelled;
+  auto promise = self_->make_response_promise<context_closed>();
+  contexts_.close(request, promise);
+  return promise;
+}
+
+// --- saved states --------------------------------------------------------------------------------
+
+error slot_logic::cannot_switch() const {
+  if (!machine_ || state_ == slot_state::ending || !hello_)
+    return fail(ec::machine_failed, "the session's machine is not up");
+  if (!jobs_.empty() || saver_.busy())
+    return fail(ec::conflict, "the session's machine is at work");
+  return {};
+}
+
+caf::result<slot_frozen> slot_logic::on_freeze(const freeze_slot& request) {
+  if (error why = cannot_switch())
+    return why;
+  auto promise = self_->make_response_promise<slot_frozen>();
+  switch_files(promise, [this, request, promise] { saver_.freeze(*machine_, request, promise); });
+  return promise;
+}
+
+caf::result<slot_rolled> slot_logic::on_roll(const roll_slot& request) {
+  if (error why = cannot_switch())
+    return why;
+  auto promise = self_->make_response_promise<slot_rolled>();
+  switch_files(promise, [this, request, promise] { saver_.roll(*machine_, request, promise); });
+  return promise;
+}
+
+/// Begins a step of the SAVER, once the files that clients read and write are at rest.
+template <class Reply, class F>
+void slot_logic::switch_files(caf::typed_response_promise<Reply> promise, F begin) {
+  when_files_rest_.push_back([this, promise, begin]() mutable {
+    if (error why = cannot_switch()) {
+      promise.deliver(std::move(why));
+      return;
+    }
+    begin();
+    wake_later(state_step_timeout, wake::state, saver_.sequence());
+  });
+  on_file_word([] {});
+}
+
+caf::result<slot_saved> slot_logic::on_save(const save_slot& request, const open_files& to) {
+  if (!machine_ || state_ == slot_state::ending || !hello_)
+    return fail(ec::machine_failed, "the session's machine is not up");
+  auto promise = self_->make_response_promise<slot_saved>();
+  saver_.save(*machine_, request, to, promise);
+  return promise;
+}
+
+void slot_logic::on_frozen(const guest::frozen& message) {
+  if (saver_.is_saving() && message.error.empty())
+    contexts_.saved(saver_.checkpoint());
+  lose_if(saver_.on_frozen(*machine_, message));
+  contexts_.on_awake();
+}
+
+void slot_logic::on_thawed(const guest::thawed& message) {
+  if (saver_.is_back() && message.request == saver_.sequence())
+    contexts_.went_back(saver_.checkpoint(), message.contexts);
+  lose_if(saver_.on_thawed(message));
+  contexts_.on_awake();
+}
+
+void slot_logic::on_drop(const drop_slot_state& request) {
+  if (request.files)
+    contexts_.drop_saved(request.checkpoint);
+  if (machine_ && state_ != slot_state::ending)
+    slot_saver::drop(*machine_, request);
+}
+
+void slot_logic::lose_if(const slot_saver::why_lost& why) {
+  if (!why.empty())
+    on_lost(why, false);
+}
+
 void slot_logic::wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number) {
-  alarms_.push_back({.at = now() + delay, .what = what, .number = number});
+  alarms_.push_back({.at = self_->system().clock().now() + delay, .what = what, .number = number});
   arm();
 }
 
@@ -900,16 +1217,16 @@ void slot_logic::arm() {
   if (first == alarms_.end() || (armed_ && *armed_ <= first->at))
     return;
   armed_ = first->at;
-  self_->delayed_send(self_, first->at - now(), caf::timeout_atom_v);
+  self_->delayed_send(self_, first->at - self_->system().clock().now(), caf::timeout_atom_v);
 }
 
 void slot_logic::on_alarm() {
-  auto time = now();
-  if (armed_ && *armed_ <= time)
+  auto now = self_->system().clock().now();
+  if (armed_ && *armed_ <= now)
     armed_.reset();
   auto machine = machine_number_;
   for (auto due = alarms_.begin(); due != alarms_.end();) {
-    if (due->at > time) {
+    if (due->at > now) {
       ++due;
       continue;
     }

@@ -198,35 +198,40 @@ std::map<std::string, std::vector<file_event>> slot_watches::take(guest::files_c
   return published;
 }
 
-std::uint64_t slot_watches::read(const std::string& id, bool waits, reader done) {
+void slot_watches::read(const std::string& id, clock::time_point until, clock::time_point now,
+                        reader done) {
   auto found = watches_.find(id);
-  if (found == watches_.end()) {
-    done(fail(ec::not_found, "watch: there is no watch " + id + " in this session"));
-    return 0;
-  }
+  if (found == watches_.end())
+    return done(fail(ec::not_found, "watch: there is no watch " + id + " in this session"));
   watch& of = found->second;
-  if (!of.events.empty() || !waits) {
-    done(take_all(of));
-    return 0;
-  }
-  if (of.readers.size() >= limits::readers_per_job_max) {
-    done(fail(ec::no_capacity, "watch: too many wait for its changes"));
-    return 0;
-  }
-  of.readers.push_back({++last_, std::move(done)});
-  return last_;
+  if (!of.events.empty() || until <= now)
+    return done(take_all(of));
+  if (of.readers.size() >= limits::readers_per_job_max)
+    return done(fail(ec::no_capacity, "watch: too many wait for its changes"));
+  of.readers.push_back({until, std::move(done)});
 }
 
-void slot_watches::time_out(std::uint64_t ticket) {
-  for (auto& [id, of] : watches_) {
-    auto its = [&](const waiting_reader& each) { return each.ticket == ticket; };
-    auto found = std::ranges::find_if(of.readers, its);
-    if (found == of.readers.end())
-      continue;
-    reader done = std::move(found->done);
-    of.readers.erase(found);
-    return done(file_events{});
-  }
+std::optional<slot_watches::clock::time_point> slot_watches::first_deadline() const {
+  std::optional<clock::time_point> first;
+  for (const auto& [id, of] : watches_)
+    for (const auto& each : of.readers)
+      if (!first || each.until < *first)
+        first = each.until;
+  return first;
+}
+
+void slot_watches::time_out(clock::time_point now) {
+  std::vector<reader> late;
+  for (auto& [id, of] : watches_)
+    for (auto it = of.readers.begin(); it != of.readers.end();)
+      if (it->until <= now) {
+        late.push_back(std::move(it->done));
+        it = of.readers.erase(it);
+      } else {
+        ++it;
+      }
+  for (auto& done : late)
+    done(file_events{});
 }
 
 void slot_watches::fail_all(const error& why) {

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -123,15 +124,17 @@ public:
 
   /// Keeps what happened; answers who waits. Gives what is to be published, by session.
   std::map<std::string, std::vector<file_event>> take(guest::files_changed& message);
-  /// Answers at once when there is something, or later. Returns the ticket of one who waits.
-  std::uint64_t read(const std::string& id, bool waits, reader done);
-  /// Answers one who has waited long enough.
-  void time_out(std::uint64_t ticket);
+  /// Answers at once when there is something or nothing is waited for, else later.
+  void read(const std::string& id, clock::time_point until, clock::time_point now, reader done);
+  /// When the first of those who wait has waited long enough.
+  std::optional<clock::time_point> first_deadline() const;
+  /// Answers those who have.
+  void time_out(clock::time_point now);
   void fail_all(const error& why);
 
 private:
   struct waiting_reader {
-    std::uint64_t ticket;
+    clock::time_point until;
     reader done;
   };
   struct watch {

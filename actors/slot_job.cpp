@@ -14,6 +14,7 @@ outcome outcome_of(const slot_job& job) {
   result.path = job.path;
   result.agent_id = job.order.request.agent_id;
   result.session = job.order.request.session;
+  result.context = job.order.request.context;
   result.verdict = job.order.verdict;
   result.submitted_at_ms = job.order.submitted_at_ms;
   result.started_at_ms = job.started_at_ms;
@@ -74,6 +75,46 @@ outcome ended_by_guest(const slot_job& job, const guest::job_ended& message,
   if (result.state == job_state::timed_out)
     result.detail =
         "the time limit of " + std::to_string(job.order.limits.timeout_ms) + " ms was reached";
+  return result;
+}
+
+outcome ended_cell(const slot_job& job, guest::cell_ended& message, bool out_of_memory) {
+  outcome result = outcome_of(job);
+  const guest::job_ended& ended = message.ended;
+  result.wall_us = wall_us(job);
+  result.cpu_us = ended.cpu_us;
+  result.memory_peak_bytes = ended.memory_peak_bytes;
+  result.stdout_bytes = ended.stdout_lost;
+  result.stderr_bytes = ended.stderr_lost;
+  bool alive = message.report.kernel_alive;
+  if (job.stop)
+    result.state = state_of(*job.stop);
+  else if (!alive && out_of_memory)
+    result.state = job_state::out_of_memory;
+  else
+    result.state = ended.exit_code ? job_state::exited : job_state::signalled;
+  if (!job.stop) {
+    result.exit_code = ended.exit_code;
+    result.signal = ended.signal;
+  }
+  auto say = [&](const std::string& text) {
+    result.detail += (result.detail.empty() ? "" : "; ") + text;
+  };
+  if (result.state == job_state::timed_out)
+    say("the time limit of " + std::to_string(job.order.limits.timeout_ms) + " ms was reached");
+  if (result.state == job_state::out_of_memory)
+    say("the machine's memory limit was reached");
+  if (!alive)
+    say("the interpreter ended with this cell, and its variables with it");
+  if (!message.reason.empty())
+    say(message.reason);
+  if (message.results_lost > 0)
+    say(std::to_string(message.results_lost) + " results of "
+        + std::to_string(message.results_lost_bytes) + " bytes were more than a cell may show");
+  if (message.late_bytes > 0)
+    say(std::to_string(message.late_bytes)
+        + " bytes that processes of earlier cells wrote were dropped");
+  result.cell = std::move(message.report);
   return result;
 }
 

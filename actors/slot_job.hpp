@@ -52,6 +52,9 @@ job_state state_of(end_reason reason);
 outcome ended_by_guest(const slot_job& job, const guest::job_ended& message,
                        const machines::machine_usage& usage);
 
+/// The same of a cell.
+outcome ended_cell(const slot_job& job, guest::cell_ended& message, bool out_of_memory);
+
 /// The outcome of a job that no guest saw to its end.
 outcome ended_without_run(const slot_job& job, job_state state, std::string detail);
 

@@ -45,6 +45,16 @@ struct job_streams {
   std::vector<reader> readers;
 };
 
+/// Bytes of what a cell showed.
+std::size_t shown_bytes(const outcome& ended) {
+  std::size_t size = 0;
+  if (ended.cell)
+    for (const rich_result& each : ended.cell->results)
+      for (const auto& [mime, content] : each.data)
+        size += mime.size() + content.size();
+  return size;
+}
+
 /// STREAM HUB: everybody's output.
 class hub_state {
 public:
@@ -184,15 +194,13 @@ caf::result<outcome> hub_state::on_close(close_stream& request) {
                   }
                   result->stdout_truncated = result->stdout_data.size() < result->stdout_bytes;
                   result->stderr_truncated = result->stderr_data.size() < result->stderr_bytes;
-                  if (parts_.config->policy.security_settings.redact_output) {
-                    bool out_redacted = redact(result->stdout_data);
-                    bool err_redacted = redact(result->stderr_data);
-                    result->redacted = out_redacted || err_redacted;
-                  }
+                  if (parts_.config->policy.security_settings.redact_output)
+                    redact(*result);
                   job.state = result->state;
                   job.ended = *result;
                   job.ended->stdout_data.clear();
                   job.ended->stderr_data.clear();
+                  memory_ += shown_bytes(*job.ended);
                   ended_.push_back(id);
                   if (std::ranges::any_of(job.streams, &stream::spooling))
                     self_->send(parts_.spool, end_spool{.job = id});
@@ -257,14 +265,16 @@ caf::result<output_slice> hub_state::on_read(const read& request) {
     return fail(ec::malformed, "stderr_offset: " + std::to_string(request.stderr_offset)
                                    + " is beyond the " + std::to_string(job.streams[1].kept)
                                    + " bytes written");
+  bool waits = request.wait_ms > 0 && !has_news(job, request);
+  if (waits && job.readers.size() >= limits::readers_per_job_max)
+    return caf::make_error(ec::no_capacity, "too many readers wait for job " + request.job,
+                           static_cast<std::uint32_t>(limits::retry_after.count()));
+  // From here on only the promise answers.
   auto promise = self_->make_response_promise<output_slice>();
-  if (request.wait_ms == 0 || has_news(job, request)) {
+  if (!waits) {
     answer(job, request, promise);
     return promise;
   }
-  if (job.readers.size() >= limits::readers_per_job_max)
-    return caf::make_error(ec::no_capacity, "too many readers wait for job " + request.job,
-                           static_cast<std::uint32_t>(limits::retry_after.count()));
   std::uint64_t ticket = ++next_ticket_;
   job.readers.push_back({.ticket = ticket, .request = request, .promise = promise});
   waiting_[ticket] = request.job;
@@ -360,7 +370,8 @@ output_taken hub_state::on_announce_files(const announce_files& message) const {
 }
 
 std::size_t hub_state::memory_of(const job_streams& job) const {
-  return job.streams[0].memory.size() + job.streams[1].memory.size();
+  return job.streams[0].memory.size() + job.streams[1].memory.size()
+         + (job.ended ? shown_bytes(*job.ended) : 0);
 }
 
 /// Forgets the output of jobs that ended long ago, within the bounds of number and memory.

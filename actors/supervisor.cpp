@@ -3,11 +3,13 @@
 
 #include "actors/binary_cache.hpp"
 #include "actors/ids.hpp"
+#include "actors/job_end.hpp"
 #include "actors/lifecycle.hpp"
 #include "actors/pool_plan.hpp"
 #include "actors/restart_policy.hpp"
 #include "actors/slot.hpp"
 #include "actors/slot_job.hpp"
+#include "actors/state_desk.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
 
@@ -53,7 +55,9 @@ struct slot_record {
 struct session_record {
   session_info info;
   std::optional<std::uint32_t> slot;
-  std::deque<std::string> queue; // jobs that wait for the machine
+  std::deque<std::string> queue; // jobs, and steps of the desk, that wait for the machine
+  std::vector<std::function<void()>> when_ready; // what else waits for it
+  std::set<std::string> contexts_busy;
   std::vector<caf::typed_response_promise<session_info>> opening;
   std::vector<caf::typed_response_promise<session_closed>> closing;
   clock::time_point last_used;
@@ -61,7 +65,7 @@ struct session_record {
 };
 
 /// SUPERVISOR: the pool, its sessions, and who waits.
-class supervisor_state {
+class supervisor_state : public state_host {
 public:
   static constexpr const char* name = "berth.supervisor";
 
@@ -81,6 +85,8 @@ private:
   caf::result<files_watched> on_watch_files(watch_files& request);
   caf::result<session_usage> on_usage(const get_usage& request);
   pool_info on_pool() const;
+  caf::result<session_info> on_pause(const pause_session& request);
+  caf::result<session_info> on_resume(const resume_session& request);
   void on_slot_changed(const slot_changed& message);
   caf::result<drained> on_drain();
   void on_tick();
@@ -95,27 +101,55 @@ private:
 
   // Machines.
   std::optional<std::uint32_t> empty_place();
-  bool start_machine(const std::string& machine, const std::string& warm, const job_limits& limits);
+  bool start_machine(const std::string& machine, const std::string& warm, const job_limits& limits,
+                     machine_files files = {});
   void lease(std::uint32_t slot);
   void release(std::uint32_t slot);
+  void refill_soon(bool hurry);
   void refill(bool hurry);
   std::map<std::string, pool_plan::stock> stocks() const;
 
   // Sessions.
   static caf::result<session_info> info_for(const find_session& job, const session_info& session);
-  error admit_session(const open_session& request, const std::string& title) const;
+  error admit_session(const open_session& request, const std::string& title);
   session_record& make_session(const open_session& request, std::string title);
   session_record* find_by(const std::string& any);
   void seat(session_record& session);
   void begin_close(session_record& session);
   void end_close(const std::string& id);
   void run_queue(session_record& session);
+  void start_session_machine(session_record& session);
+  void seat_waiting();
+  void wake(session_record& session);
+  void adopt_past();
+  template <class Reply, class F>
+  caf::result<Reply> in_session(const std::string& any, F ask);
+
+  // What the desk asks for.
+  session_info* info_of(const std::string& session) override;
+  const slot_actor* slot_of(const std::string& session) override;
+  std::uint32_t running(const std::string& session) override;
+  void queue_step(const std::string& session, const std::string& step, bool in_front) override;
+  void answer(caf::typed_response_promise<outcome> promise, outcome result) override;
+  void end_jobs(const std::string& session, const std::string& why) override;
+  void go_on(const std::string& session) override;
+  void leave_machine(const std::string& session) override;
+  void seat(const std::string& session) override;
+  error room_for(std::uint32_t sessions) override;
+  std::string open_fork(const session_info& parent) override;
+  void close(const std::string& session) override;
+  void publish(const std::string& session, std::string state, std::string detail) override;
+  void record(const std::string& session) override;
+  clock::time_point time() const override { return now(); }
   void touch(session_record& session) const {
     session.info.last_used_at_ms = unix_ms();
     session.last_used = now();
   }
-  void publish(const std::string& topic, const std::string& id, std::string state,
-               std::string detail = {});
+  void tell(const std::string& topic, const std::string& id, std::string state,
+            std::string detail = {});
+  template <class Reply, class Request>
+  void ask_slot(session_record& session, const Request& request,
+                caf::typed_response_promise<Reply> promise);
   template <class Reply, class Request>
   caf::result<Reply> delegate_to(const std::string& session, const Request& request);
 
@@ -129,6 +163,8 @@ private:
   std::list<std::string> waiting_;                  // one-shot jobs without a machine, oldest first
   std::map<std::string, std::uint32_t> waiting_of_; // how many of them, by language; no zeros
   std::map<std::string, session_record> sessions_;
+  std::set<std::string> unseated_; // sessions that found no place for their machine
+  std::unique_ptr<state_desk> desk_;
   std::unordered_map<std::string, std::string> by_name_;
   std::unordered_map<std::string, std::string> by_agent_;
   std::map<std::string, std::uint32_t> alive_; // one-shot jobs by language
@@ -138,7 +174,15 @@ private:
   pool_info totals_;
   caf::typed_response_promise<drained> draining_;
   bool is_draining_ = false;
+  bool refill_is_due_ = false;
+  bool refill_hurries_ = false;
+  clock::time_point next_look_;
+  clock::time_point parked_by_; // what is not saved then is not saved at all
 };
+
+/// Whether a type is among others.
+template <class T, class... Others>
+constexpr bool is_one_of = (std::is_same_v<T, Others> || ...);
 
 job_limits machine_limits(const settings& config) {
   return config.defaults;
@@ -156,6 +200,13 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
   plan_ = pool_plan{pool.warm, pool.warm_max, limits::machines_starting_max};
   restarts_ = restart_policy{pool.restarts_per_minute_max};
   slots_.resize(pool.slots_max);
+  desk_ = std::make_unique<state_desk>(
+      self, *this,
+      state_desk_parts{.config = parts_.config,
+                       .store = parts_.store,
+                       .history = parts_.history,
+                       .machine_kind = std::string{parts_.source->kind()}});
+  adopt_past();
   self->send(self, caf::tick_atom_v);
   return {
       [this](place_job& x) { return on_place(x); },
@@ -178,11 +229,38 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
       [this](const read_watch& x) { return delegate_to<file_events>(x.session, x); },
       [this](const unwatch_files& x) { return delegate_to<files_unwatched>(x.session, x); },
       [this](const get_usage& x) { return on_usage(x); },
+      [this](const open_context& x) { return delegate_to<context_info>(x.session, x); },
+      [this](const list_contexts& x) { return delegate_to<context_list>(x.session, x); },
+      [this](const restart_context& x) { return delegate_to<context_info>(x.session, x); },
+      [this](const close_context& x) { return delegate_to<context_closed>(x.session, x); },
+      [this](const interrupt& x) { return delegate_to<interrupt_sent>(x.session, x); },
+      [this](const take_snapshot& x) {
+        return in_session<snapshot_info>(x.session, [&](auto& id) { return desk_->take(x, id); });
+      },
+      [this](const list_snapshots& x) {
+        session_record* named = find_by(x.session);
+        return desk_->list({.session = named == nullptr ? x.session : named->info.session,
+                            .agent_id = x.agent_id});
+      },
+      [this](const delete_snapshot& x) { return desk_->remove(x); },
+      [this](const rollback& x) {
+        return in_session<rolled_back>(x.session,
+                                       [&](auto& id) { return desk_->roll_back(x, id); });
+      },
+      [this](const fork_session& x) {
+        return in_session<forked>(x.session, [&](auto& id) { return desk_->fork(x, id); });
+      },
+      [this](const pause_session& x) { return on_pause(x); },
+      [this](const resume_session& x) { return on_resume(x); },
       [this](const get_pool&) { return on_pool(); },
       [this](const slot_changed& x) { on_slot_changed(x); },
       [this](keep_binary& x) { binaries_.keep(x.language, x.code, std::move(x.data)); },
       [this](const drain&) { return on_drain(); },
       [this](caf::tick_atom) { on_tick(); },
+      [this](caf::update_atom) {
+        refill_is_due_ = false;
+        refill(std::exchange(refill_hurries_, false));
+      },
   };
 }
 
@@ -206,6 +284,7 @@ caf::result<outcome> supervisor_state::on_place(place_job& request) {
       ++session->info.jobs_alive;
       touch(*session);
       session->queue.push_back(id);
+      wake(*session);
       run_queue(*session);
     }
   } else if (waiting_.size() >= parts_.config->pool.waiting_max) {
@@ -246,7 +325,7 @@ void supervisor_state::serve_waiting() {
     slots_[*slot].one_shot = true;
     run_in(*slot, id, true);
   }
-  refill(false);
+  refill_soon(false);
 }
 
 void supervisor_state::forget_waiting(const std::string& language) {
@@ -319,7 +398,9 @@ void supervisor_state::on_job_done(const std::string& id, outcome result) {
                                                            : totals_.cached_total;
     ++count;
   }
-  job.promise.deliver(std::move(result));
+  complete(result, job.order);
+  if (wanted.session.empty())
+    answer(job.promise, std::move(result));
   if (job.slot) {
     slot_record& place = slots_[*job.slot];
     --place.jobs;
@@ -333,9 +414,19 @@ void supervisor_state::on_job_done(const std::string& id, outcome result) {
   } else if (session_record* session = find_by(wanted.session)) {
     --session->info.jobs_alive;
     ++session->info.jobs_run;
+    if (wanted.kernel && job.slot)
+      session->contexts_busy.erase(wanted.context);
     touch(*session);
+    if (!desk_->job_ended(wanted.session, result, job.promise))
+      answer(job.promise, std::move(result));
     run_queue(*session);
+  } else {
+    answer(job.promise, std::move(result));
   }
+}
+
+void supervisor_state::answer(caf::typed_response_promise<outcome> promise, outcome result) {
+  promise.delegate(parts_.hub, close_stream{.ended = std::move(result)});
 }
 
 /// Ends a job that never reached a machine.
@@ -401,7 +492,7 @@ std::optional<std::uint32_t> supervisor_state::empty_place() {
 }
 
 bool supervisor_state::start_machine(const std::string& machine, const std::string& warm,
-                                     const job_limits& limits) {
+                                     const job_limits& limits, machine_files files) {
   auto place = empty_place();
   if (!place || is_draining_ || !restarts_.may_start(now()))
     return false;
@@ -421,11 +512,17 @@ bool supervisor_state::start_machine(const std::string& machine, const std::stri
   slot.jobs = 0;
   slot.limits = limits;
   ++totals_.started_total;
-  self_->send(slot.actor, fill_slot{.machine = machine,
-                                    .warm = warm,
-                                    .memory_mib = limits.memory_mib,
-                                    .processes = limits.processes,
-                                    .disk_mib = limits.disk_mib});
+  fill_slot order{.machine = machine,
+                  .warm = warm,
+                  .memory_mib = limits.memory_mib,
+                  .processes = limits.processes,
+                  .disk_mib = limits.disk_mib,
+                  .checkpoints = std::move(files.checkpoints),
+                  .parent = std::move(files.parent)};
+  if (files.archives.files.empty())
+    self_->send(slot.actor, std::move(order));
+  else
+    self_->send(slot.actor, std::move(order), std::move(files.archives));
   return true;
 }
 
@@ -457,6 +554,13 @@ std::map<std::string, pool_plan::stock> supervisor_state::stocks() const {
   return all;
 }
 
+/// Looks at the stock behind the messages that wait already: one look does for all of them.
+void supervisor_state::refill_soon(bool hurry) {
+  refill_hurries_ = refill_hurries_ || hurry;
+  if (!std::exchange(refill_is_due_, true))
+    self_->send(self_, caf::update_atom_v);
+}
+
 /// Starts the machines that the plan asks for.
 void supervisor_state::refill(bool hurry) {
   if (is_draining_ || !restarts_.may_start(now()))
@@ -475,7 +579,7 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
   case slot_state::idle:
     slot.state = slot_state::idle;
     restarts_.on_success();
-    publish("vm." + slot.machine, slot.machine, "idle");
+    tell("vm." + slot.machine, slot.machine, "idle");
     if (session_record* session = find_by(slot.session))
       seat(*session);
     else
@@ -490,16 +594,17 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
     }
     ++totals_.lost_total;
     slot.state = slot_state::ending;
-    publish("vm." + slot.machine, slot.machine, "lost", message.detail);
+    tell("vm." + slot.machine, slot.machine, "lost", message.detail);
     if (session_record* session = find_by(slot.session)) {
       session->info.state = session_state::lost;
-      publish("session." + session->info.session, session->info.session, "lost", message.detail);
+      desk_->machine_lost(session->info.session, message.detail);
+      tell("session." + session->info.session, session->info.session, "lost", message.detail);
     }
     break;
   }
   case slot_state::empty: {
     std::string held_by = slot.session;
-    publish("vm." + slot.machine, slot.machine, "gone");
+    tell("vm." + slot.machine, slot.machine, "gone");
     slot.state = slot_state::empty;
     slot.machine.clear();
     slot.session.clear();
@@ -511,13 +616,21 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
         break;
       }
     if (auto found = sessions_.find(held_by); found != sessions_.end()) {
-      if (found->second.closed)
+      if (found->second.closed) {
         end_close(held_by);
-      else
-        seat(found->second);
+      } else {
+        desk_->machine_gone(held_by);
+        // What came while the session fell asleep wakes it.
+        session_record* left = find_by(held_by);
+        if (left != nullptr && !is_draining_
+            && (!left->queue.empty() || !left->when_ready.empty() || !left->opening.empty()))
+          wake(*left);
+        seat(held_by);
+      }
     }
+    seat_waiting();
     serve_waiting();
-    refill(true);
+    refill_soon(true);
     break;
   }
   default:
@@ -542,13 +655,11 @@ session_record* supervisor_state::find_by(const std::string& any) {
   return nullptr;
 }
 
-error supervisor_state::admit_session(const open_session& request, const std::string& title) const {
+error supervisor_state::admit_session(const open_session& request, const std::string& title) {
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains");
-  if (sessions_.size() >= limits::sessions_max || sessions_.size() >= slots_.size())
-    return caf::make_error(
-        ec::no_capacity, "all " + std::to_string(slots_.size()) + " machines are held by sessions",
-        static_cast<std::uint32_t>(limits::retry_after.count()));
+  if (error why = room_for(1))
+    return why;
   if (!request.kind.empty() && request.kind != parts_.source->kind())
     return fail(ec::isolation_unavailable, "kind: " + request.kind
                                                + " machines are not served here, "
@@ -582,6 +693,7 @@ session_record& supervisor_state::make_session(const open_session& request, std:
   by_name_[info.name] = id;
   if (!info.agent_id.empty())
     by_agent_.try_emplace(info.agent_id, id);
+  desk_->opened(id);
   if (idle) {
     lease(*idle);
     slots_[*idle].session = id;
@@ -590,12 +702,13 @@ session_record& supervisor_state::make_session(const open_session& request, std:
                                                 .processes = info.processes,
                                                 .disk_mib = info.disk_mib});
     info.state = session_state::ready;
+    desk_->machine_up(id);
   }
-  publish("session." + id, id, "opened");
+  tell("session." + id, id, "opened");
   caf::anon_send(parts_.history, record_session{.session = info});
   if (!idle)
     seat(session);
-  refill(false);
+  refill_soon(false);
   return session;
 }
 
@@ -607,42 +720,108 @@ void supervisor_state::seat(session_record& session) {
   for (std::uint32_t i = 0; i < slots_.size() && !session.slot; ++i)
     if (slots_[i].session == info.session && slots_[i].state != slot_state::ending)
       session.slot = i;
-  if (!session.slot) {
-    job_limits limits{.timeout_ms = 0,
-                      .memory_mib = info.memory_mib,
-                      .processes = info.processes,
-                      .output_bytes = 0,
-                      .disk_mib = info.disk_mib};
-    auto place = empty_place();
-    if (place && start_machine(info.machine, "python", limits)) {
-      slots_[*place].session = info.session;
-      session.slot = place;
-    }
-    if (info.state != session_state::lost)
-      info.state = session_state::starting;
-    return;
-  }
+  if (!session.slot)
+    return start_session_machine(session);
   slot_record& slot = slots_[*session.slot];
   if (slot.state != slot_state::idle)
     return;
   lease(*session.slot);
   info.state = session_state::ready;
-  publish("session." + info.session, info.session, "ready");
+  tell("session." + info.session, info.session, "ready");
+  desk_->machine_up(info.session);
   for (auto& promise : session.opening)
     promise.deliver(info);
   session.opening.clear();
   run_queue(session);
 }
 
-/// Starts jobs of a session as far as they may run at once.
+/// Starts a session's machine from what the desk has of it. An idle machine of nobody makes room.
+void supervisor_state::start_session_machine(session_record& session) {
+  session_info& info = session.info;
+  if (desk_->asleep(info.session) || is_draining_)
+    return;
+  if (info.state != session_state::lost)
+    info.state = session_state::starting;
+  auto place = empty_place();
+  if (!place) {
+    unseated_.insert(info.session);
+    for (std::uint32_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].state == slot_state::idle && slots_[i].session.empty())
+        return release(i);
+    return;
+  }
+  if (!restarts_.may_start(now()))
+    return;
+  auto files = desk_->files_for(info.session);
+  if (!files)
+    return;
+  job_limits limits{.timeout_ms = 0,
+                    .memory_mib = info.memory_mib,
+                    .processes = info.processes,
+                    .output_bytes = 0,
+                    .disk_mib = info.disk_mib};
+  if (start_machine(info.machine, "python", limits, std::move(*files))) {
+    slots_[*place].session = info.session;
+    session.slot = place;
+    unseated_.erase(info.session);
+  }
+}
+
+void supervisor_state::seat_waiting() {
+  for (const std::string& id : std::set<std::string>{unseated_}) {
+    if (!empty_place())
+      return;
+    seat(id);
+  }
+}
+
+/// Gives a sleeping session a machine again.
+void supervisor_state::wake(session_record& session) {
+  if (!desk_->asleep(session.info.session))
+    return;
+  desk_->wake(session.info.session);
+  touch(session);
+  seat(session);
+}
+
+/// Starts jobs of a session as far as they may run at once, behind what else waited for it.
 void supervisor_state::run_queue(session_record& session) {
   if (!session.slot || session.closed)
     return;
   slot_record& slot = slots_[*session.slot];
   bool up = slot.state == slot_state::leased || slot.state == slot_state::busy;
-  while (up && !session.queue.empty() && slot.jobs < limits::jobs_per_session_running_max) {
-    std::string id = session.queue.front();
-    session.queue.pop_front();
+  const std::string id_of_session = session.info.session;
+  if (up && !desk_->holds(id_of_session))
+    for (auto& each : std::exchange(session.when_ready, {}))
+      each();
+  for (auto at = session.queue.begin(); up && at != session.queue.end()
+                                        && slot.jobs < limits::jobs_per_session_running_max
+                                        && !desk_->holds(id_of_session);) {
+    std::string id = *at;
+    if (state_desk::is_step(id)) {
+      if (slot.jobs > 0) // it waits for those that run, and those behind it wait for it
+        break;
+      session.queue.erase(at);
+      desk_->begin_step(id);
+      if (!session.slot) // the step let the machine go
+        return;
+      at = session.queue.begin();
+      continue;
+    }
+    const run& wanted = jobs_.at(id).order.request;
+    // Cells of one context run one after another; the others need not wait for them.
+    if (wanted.kernel && session.contexts_busy.contains(wanted.context)) {
+      ++at;
+      continue;
+    }
+    if (!desk_->may_start(id_of_session, id))
+      break;
+    at = std::ranges::find(session.queue, id);
+    if (at == session.queue.end())
+      break;
+    if (wanted.kernel)
+      session.contexts_busy.insert(wanted.context);
+    at = session.queue.erase(at);
     run_in(*session.slot, id, false);
   }
   session.info.state = !up             ? session.info.state
@@ -715,7 +894,10 @@ void supervisor_state::begin_close(session_record& session) {
   auto queue = std::move(session.queue);
   session.queue.clear();
   for (const auto& id : queue)
-    end_unplaced(id, job_state::cancelled, "the session was closed");
+    if (state_desk::is_step(id))
+      desk_->cancel_step(id);
+    else
+      end_unplaced(id, job_state::cancelled, "the session was closed");
   std::string id = session.info.session;
   if (!session.slot) {
     end_close(id);
@@ -733,16 +915,23 @@ void supervisor_state::end_close(const std::string& id) {
   if (node.empty())
     return;
   session_record& session = node.mapped();
+  unseated_.erase(id);
+  // First of all it cannot be found any more, by those who are told now that it is closed.
   by_name_.erase(session.info.name);
   if (auto found = by_agent_.find(session.info.agent_id);
       found != by_agent_.end() && found->second == id)
     by_agent_.erase(found);
+  for (const auto& step : session.queue) // they came while it was being closed
+    desk_->cancel_step(step);
+  desk_->closed(id);
+  for (auto& each : std::exchange(session.when_ready, {}))
+    each();
   for (auto& promise : session.opening)
     promise.deliver(fail(ec::conflict, "the session was closed before its machine was up"));
   for (auto& promise : session.closing)
     promise.deliver(session_closed{.session = id});
   caf::anon_send(parts_.history, record_session{.session = session.info});
-  publish("session." + id, id, "closed");
+  tell("session." + id, id, "closed");
 }
 
 session_list supervisor_state::on_list(const list_sessions& request) const {
@@ -764,20 +953,50 @@ caf::result<Reply> supervisor_state::delegate_to(const std::string& any, const R
   session_record* session = find_by(any);
   if (session == nullptr || session->closed)
     return fail(ec::not_found, "session: there is no session " + any);
-  if (!session->slot)
-    return fail(ec::machine_failed, "session: its machine is not up");
   touch(*session);
-  auto promise = self_->make_response_promise<Reply>();
   std::string id = session->info.session;
-  self_->request(slots_[*session->slot].actor, caf::infinite, request)
+  // What a machine is not asked while its state is saved or taken back.
+  constexpr bool waits =
+      !is_one_of<Request, get_usage, list_contexts, interrupt, read_watch, unwatch_files>;
+  bool is_over = !desk_->asleep(id) && !(waits && desk_->holds(id));
+  if (is_over && !session->slot)
+    return fail(ec::machine_failed, "session: its machine is not up");
+  // From here on only the promise answers.
+  auto promise = self_->make_response_promise<Reply>();
+  if (!is_over) { // asked again when it is
+    session->when_ready.push_back([this, promise, request, id]() mutable {
+      session_record* awake = find_by(id);
+      if (awake == nullptr || !awake->slot)
+        promise.deliver(fail(ec::conflict, "session: it was closed"));
+      else
+        ask_slot<Reply>(*awake, request, promise);
+    });
+    wake(*session);
+    return promise;
+  }
+  ask_slot<Reply>(*session, request, promise);
+  return promise;
+}
+
+template <class Reply, class Request>
+void supervisor_state::ask_slot(session_record& session, const Request& request,
+                                caf::typed_response_promise<Reply> promise) {
+  constexpr bool changes = !is_one_of<Request, read_file, list_files, stat_file, get_usage,
+                                      list_contexts, watch_files, read_watch, unwatch_files>;
+  if (changes)
+    desk_->touched(session.info.session);
+  std::string id = session.info.session;
+  self_->request(slots_[*session.slot].actor, caf::infinite, request)
       .then(
           [promise, id](Reply& reply) mutable {
-            if constexpr (std::is_same_v<Reply, session_usage>)
+            if constexpr (std::is_same_v<Reply, context_list>)
+              for (context_info& each : reply.contexts)
+                each.session = id;
+            if constexpr (requires { reply.session = id; })
               reply.session = id;
             promise.deliver(std::move(reply));
           },
           [promise](error& why) mutable { promise.deliver(std::move(why)); });
-  return promise;
 }
 
 caf::result<files_put> supervisor_state::on_put_files(const put_files& request) {
@@ -806,6 +1025,173 @@ caf::result<stdin_written> supervisor_state::on_write_stdin(const write_stdin& r
       .then([promise](stdin_written& reply) mutable { promise.deliver(std::move(reply)); },
             [promise](error& why) mutable { promise.deliver(std::move(why)); });
   return promise;
+}
+
+// --- saved states --------------------------------------------------------------------------------
+
+/// Sessions of a former server: asleep, with what the desk has of them on disk.
+void supervisor_state::adopt_past() {
+  desk_->know(std::move(parts_.saved));
+  for (session_info& past : parts_.past_sessions) {
+    session_record& session = sessions_[past.session];
+    session.info = std::move(past);
+    session.last_used = now();
+    by_name_[session.info.name] = session.info.session;
+    if (!session.info.agent_id.empty())
+      by_agent_.try_emplace(session.info.agent_id, session.info.session);
+    desk_->adopt(session.info);
+    record(session.info.session);
+  }
+  parts_.past_sessions.clear();
+}
+
+/// Asks the desk something about a session that a client named.
+template <class Reply, class F>
+caf::result<Reply> supervisor_state::in_session(const std::string& any, F ask) {
+  session_record* session = find_by(any);
+  if (session == nullptr || session->closed)
+    return fail(ec::not_found, "session: there is no session " + any);
+  if (is_draining_)
+    return fail(ec::shutting_down, "the server drains");
+  touch(*session);
+  return ask(session->info.session);
+}
+
+caf::result<session_info> supervisor_state::on_pause(const pause_session& request) {
+  session_record* session = find_by(request.session);
+  if (session != nullptr && !session->closed && desk_->asleep(session->info.session))
+    return session->info;
+  return in_session<session_info>(request.session,
+                                  [&](const std::string& id) { return desk_->pause(id); });
+}
+
+caf::result<session_info> supervisor_state::on_resume(const resume_session& request) {
+  return in_session<session_info>(
+      request.session, [&](const std::string& id) -> caf::result<session_info> {
+        session_record& session = sessions_.at(id);
+        bool up = slot_of(id) != nullptr;
+        if (up)
+          return session.info;
+        session.opening.push_back(self_->make_response_promise<session_info>());
+        auto promise = session.opening.back();
+        wake(session);
+        return promise;
+      });
+}
+
+session_info* supervisor_state::info_of(const std::string& session) {
+  auto found = sessions_.find(session);
+  return found == sessions_.end() ? nullptr : &found->second.info;
+}
+
+const slot_actor* supervisor_state::slot_of(const std::string& session) {
+  auto found = sessions_.find(session);
+  if (found == sessions_.end() || !found->second.slot)
+    return nullptr;
+  const slot_record& slot = slots_[*found->second.slot];
+  bool up = slot.state == slot_state::leased || slot.state == slot_state::busy;
+  return up ? &slot.actor : nullptr;
+}
+
+std::uint32_t supervisor_state::running(const std::string& session) {
+  auto found = sessions_.find(session);
+  bool seated = found != sessions_.end() && found->second.slot;
+  return seated ? slots_[*found->second.slot].jobs : 0;
+}
+
+void supervisor_state::queue_step(const std::string& session, const std::string& step,
+                                  bool in_front) {
+  session_record& record = sessions_.at(session);
+  if (in_front)
+    record.queue.push_front(step);
+  else
+    record.queue.push_back(step);
+  wake(record);
+  run_queue(record);
+}
+
+void supervisor_state::end_jobs(const std::string& session, const std::string& why) {
+  auto found = sessions_.find(session);
+  if (found == sessions_.end())
+    return;
+  auto reason = is_draining_ ? end_reason::interrupted : end_reason::cancelled;
+  auto waiting = std::exchange(found->second.queue, {});
+  for (const auto& id : waiting)
+    if (state_desk::is_step(id))
+      found->second.queue.push_back(id);
+  for (const auto& id : waiting)
+    if (!state_desk::is_step(id))
+      end_unplaced(id, state_of(reason), why);
+  for (const auto& [job, placed] : jobs_)
+    if (placed.slot && placed.slot == found->second.slot)
+      self_->send(slots_[*placed.slot].actor, stop_job{.job = job, .reason = reason});
+}
+
+void supervisor_state::go_on(const std::string& session) {
+  if (auto found = sessions_.find(session); found != sessions_.end())
+    run_queue(found->second);
+}
+
+void supervisor_state::leave_machine(const std::string& session) {
+  auto found = sessions_.find(session);
+  if (found != sessions_.end() && found->second.slot)
+    release(*found->second.slot);
+  else
+    desk_->machine_gone(session);
+}
+
+void supervisor_state::seat(const std::string& session) {
+  if (auto found = sessions_.find(session); found != sessions_.end())
+    seat(found->second);
+}
+
+error supervisor_state::room_for(std::uint32_t sessions) {
+  auto no = [](const std::string& why) -> error {
+    return caf::make_error(ec::no_capacity, why,
+                           static_cast<std::uint32_t>(limits::retry_after.count()));
+  };
+  if (sessions_.size() + sessions > limits::sessions_max)
+    return no(std::to_string(sessions_.size()) + " sessions are open already");
+  auto taken = static_cast<std::size_t>(std::ranges::count_if(
+      sessions_, [&](const auto& item) { return !desk_->asleep(item.first); }));
+  if (taken + sessions > slots_.size())
+    return no("all " + std::to_string(slots_.size()) + " machines are held by sessions");
+  return {};
+}
+
+std::string supervisor_state::open_fork(const session_info& parent) {
+  std::string id = "s-" + new_hex_id();
+  session_record& session = sessions_[id];
+  session_info& info = session.info;
+  info = parent;
+  info.session = info.name = id;
+  info.machine = machine_of_session(id);
+  info.state = session_state::starting;
+  info.parent = parent.session;
+  info.created_at_ms = unix_ms();
+  info.jobs_run = 0;
+  info.jobs_alive = 0;
+  info.detail.clear();
+  touch(session);
+  by_name_[id] = id;
+  desk_->opened(id);
+  tell("session." + id, id, "opened");
+  record(id);
+  return id;
+}
+
+void supervisor_state::close(const std::string& session) {
+  if (auto found = sessions_.find(session); found != sessions_.end())
+    begin_close(found->second);
+}
+
+void supervisor_state::publish(const std::string& session, std::string state, std::string detail) {
+  tell("session." + session, session, std::move(state), std::move(detail));
+}
+
+void supervisor_state::record(const std::string& session) {
+  if (const session_info* info = info_of(session))
+    caf::anon_send(parts_.history, record_session{.session = *info});
 }
 
 // --- the whole -----------------------------------------------------------------------------------
@@ -837,9 +1223,14 @@ pool_info supervisor_state::on_pool() const {
 void supervisor_state::on_tick() {
   auto time = now();
   if (is_draining_) {
+    bool wait = !desk_->all_parked() && time < parked_by_;
     for (std::uint32_t i = 0; i < slots_.size(); ++i)
-      if (slots_[i].state != slot_state::empty)
+      if (slots_[i].state != slot_state::empty && (slots_[i].session.empty() || !wait))
         release(i);
+    if (wait && next_look_ <= time) {
+      next_look_ = time + std::chrono::milliseconds{100};
+      self_->delayed_send(self_, std::chrono::milliseconds{100}, caf::tick_atom_v);
+    }
     bool left = std::ranges::any_of(
         slots_, [](const slot_record& slot) { return slot.state != slot_state::empty; });
     if (!left && draining_.pending()) {
@@ -861,17 +1252,29 @@ void supervisor_state::on_tick() {
                                               : "no machine came free in time");
   std::vector<std::string> idle;
   std::chrono::milliseconds idle_time{parts_.config->pool.session_idle_ms};
+  std::chrono::milliseconds pause_time{parts_.config->pool.session_pause_ms};
+  std::vector<std::string> sleepy;
+  std::vector<std::string> homeless;
   for (auto& [id, session] : sessions_) {
-    if (session.info.jobs_alive == 0 && session.last_used + idle_time < time)
+    bool unused = session.info.jobs_alive == 0;
+    if (unused && session.last_used + idle_time < time)
       idle.push_back(id);
     else if (!session.slot)
-      seat(session);
+      homeless.push_back(id);
+    else if (unused && pause_time.count() > 0 && session.last_used + pause_time < time
+             && !desk_->holds(id))
+      sleepy.push_back(id);
   }
+  for (const auto& id : homeless)
+    seat(id);
+  for (const auto& id : sleepy)
+    desk_->pause_unused(id);
   for (const auto& id : idle)
     if (session_record* session = find_by(id))
       begin_close(*session);
+  desk_->tick();
   serve_waiting();
-  refill(true);
+  refill_soon(true);
   self_->delayed_send(self_, std::chrono::seconds{1}, caf::tick_atom_v);
 }
 
@@ -884,15 +1287,19 @@ caf::result<drained> supervisor_state::on_drain() {
   std::vector<std::string> all;
   for (const auto& [id, session] : sessions_)
     all.push_back(id);
-  for (const auto& id : all)
-    if (session_record* session = find_by(id))
-      begin_close(*session);
+  for (const auto& id : all) {
+    end_jobs(id, "the server drains");
+    for (const auto& step : std::exchange(sessions_.at(id).queue, {}))
+      desk_->cancel_step(step);
+  }
+  parked_by_ = now() + limits::park_time_max;
+  desk_->park_all();
   on_tick();
   return promise;
 }
 
-void supervisor_state::publish(const std::string& topic, const std::string& id, std::string state,
-                               std::string detail) {
+void supervisor_state::tell(const std::string& topic, const std::string& id, std::string state,
+                            std::string detail) {
   if (!parts_.sink || !parts_.sink->wanted())
     return;
   self_->send(parts_.hub, announce{.topic = topic,

@@ -5,10 +5,12 @@
 #include "actors/interfaces.hpp"
 #include "config/settings.hpp"
 #include "machines/machine.hpp"
+#include "messages/saved.hpp"
 
 #include <caf/actor_system.hpp>
 
 #include <memory>
+#include <vector>
 
 namespace berth {
 
@@ -20,6 +22,10 @@ struct supervisor_parts {
   history_actor history;
   /// Whether anybody wants to hear of events; without it nobody does.
   std::shared_ptr<event_sink> sink;
+  snapshot_store_actor store;
+  /// Sessions that a former server left open, and the states of them that are on disk.
+  std::vector<session_info> past_sessions{};
+  std::vector<saved_state> saved{};
 };
 
 /// Starts the SUPERVISOR, which fills its pool at once.

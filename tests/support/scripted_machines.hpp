@@ -4,6 +4,7 @@
 #include "machines/machine.hpp"
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -59,6 +60,40 @@ public:
              std::string error = {}) {
     listener->on_files({.step = step, .checkpoint = checkpoint, .error = std::move(error)});
   }
+  /// Does the next thing that was asked for about the machine's states, as a guest and a machine
+  /// that work do it; what `fails` names, fails. False: nothing was left to do.
+  bool play_state() {
+    while (played_frames < sent.size()) {
+      const guest::to_guest& message = sent[played_frames++];
+      if (const auto* freeze = std::get_if<guest::freeze>(&message)) {
+        guest::frozen answer{.request = freeze->request, .contexts = {}, .error = fails["freeze"]};
+        if (freeze->checkpoint != 0 && answer.error.empty())
+          parked[freeze->checkpoint] = contexts;
+        if (freeze->checkpoint != 0 && answer.error.empty())
+          answer.contexts = contexts;
+        listener->on_frame(answer);
+        return true;
+      }
+      if (const auto* thaw = std::get_if<guest::thaw>(&message)) {
+        if (thaw->checkpoint != 0)
+          contexts = parked[thaw->checkpoint];
+        listener->on_frame(
+            guest::thawed{.request = thaw->request, .contexts = contexts, .error = fails["thaw"]});
+        return true;
+      }
+      if (const auto* drop = std::get_if<guest::drop_checkpoint>(&message))
+        parked.erase(drop->checkpoint);
+    }
+    while (played_files < files_asked.size()) {
+      const files_request& asked = files_asked[played_files++];
+      static constexpr const char* names[] = {"freeze files", "roll back files", "drop files",
+                                              "save files"};
+      files(asked.step, asked.checkpoint, fails[names[static_cast<int>(asked.step)]]);
+      return true;
+    }
+    return false;
+  }
+
   /// The last message of a type that was sent; null when there is none.
   template <class T>
   const T* last() const {
@@ -74,6 +109,11 @@ public:
   std::vector<machines::machine_limits> limits;
   std::vector<std::string> warm_asked;
   std::vector<files_request> files_asked;
+  std::map<std::string, std::string> fails;                 // by step, with the reason
+  std::vector<std::string> contexts;                        // interpreters that live
+  std::map<std::uint64_t, std::vector<std::string>> parked; // by checkpoint
+  std::size_t played_frames = 0;
+  std::size_t played_files = 0;
   machines::machine_usage used;
   bool warm_works = false;
   bool held = false;
