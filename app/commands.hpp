@@ -2,6 +2,8 @@
 #pragma once
 
 #include "messages/history.hpp"
+#include "messages/session.hpp"
+#include "messages/snapshot.hpp"
 
 #include <cstdint>
 #include <map>
@@ -43,6 +45,37 @@ int command_sessions(const common_options& common, const std::string& agent);
 int command_health(const common_options& common);
 int command_cancel(const common_options& common, const std::string& job);
 int command_describe(const common_options& common, const std::string& name);
+
+/// `berth shell`.
+struct shell_options {
+  std::string session;
+  std::string language = "python";
+  std::string context;
+  double timeout_s = 0;
+};
+
+/// Cells typed, or piped, into a live interpreter of a session. The code of a piped one is the last
+/// cell's.
+int command_shell(const common_options& common, const shell_options& options);
+
+/// Sessions.
+int command_session_new(const common_options& common, const open_session& request);
+int command_session_rm(const common_options& common, const std::vector<std::string>& sessions);
+int command_fork(const common_options& common, const fork_session& request);
+int command_pause(const common_options& common, const std::string& session);
+int command_resume(const common_options& common, const std::string& session);
+
+/// Saved states.
+int command_snapshot(const common_options& common, const take_snapshot& request);
+int command_snapshots(const common_options& common, const list_snapshots& request);
+int command_delete_snapshot(const common_options& common, const std::string& snapshot);
+int command_rollback(const common_options& common, const rollback& request);
+
+/// A session's history as a tree, with its snapshots and where it was taken back.
+int command_tree(const common_options& common, const std::string& session, std::uint32_t limit);
+
+/// Copies files between here and a session; the last path is where to.
+int command_copy(const common_options& common, std::vector<std::string> paths, bool recursive);
 
 /// Past jobs; one job with its code and its output when `query.job` names it.
 int command_history(const common_options& common, const query_history& query);

@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "app/client.hpp"
-#include "app/commands.hpp"
-#include "app/terminal.hpp"
-#include "bridge/json.hpp"
+#include "app/show.hpp"
+#include "app/tree.hpp"
 
-#include <cstdio>
+#include <algorithm>
 
 namespace berth {
-
-namespace {
-
-using terminal::table;
-using terminal::tint;
 
 std::string state_of_entry(const outcome& result) {
   std::string state{name_of(result.state)};
@@ -22,11 +15,16 @@ std::string state_of_entry(const outcome& result) {
   return state;
 }
 
-tint tint_of_entry(const outcome& result) {
+terminal::tint tint_of_entry(const outcome& result) {
   if (result.state == job_state::exited)
-    return result.exit_code.value_or(1) == 0 ? tint::green : tint::red;
-  return is_terminal(result.state) ? tint::red : tint::yellow;
+    return result.exit_code.value_or(1) == 0 ? terminal::tint::green : terminal::tint::red;
+  return is_terminal(result.state) ? terminal::tint::red : terminal::tint::yellow;
 }
+
+namespace {
+
+using terminal::table;
+using terminal::tint;
 
 void show_page(const history_page& page) {
   table rows{{"#", "WHEN", "JOB", "LANGUAGE", "ENDED", "TIME", "MEMORY", "AGENT", "CODE"}};
@@ -74,6 +72,65 @@ void show_entry(const entry& one) {
   show_part("stderr", {result.stderr_data.data(), result.stderr_data.size()});
 }
 
+/// The first line of a program, as far as it tells what it is.
+std::string headline(const std::string& code) {
+  std::size_t from = code.find_first_not_of(" \t\r\n");
+  if (from == std::string::npos)
+    return {};
+  std::string first = terminal::clean(code.substr(from, code.find('\n', from) - from));
+  return first.size() + from < code.find_last_not_of(" \t\r\n") + 1 ? first + " …" : first;
+}
+
+std::string line_of_entry(const entry& one) {
+  const outcome& result = one.result;
+  std::string number = std::to_string(one.number);
+  return terminal::paint(tint::bold, number) + "  " + result.language + "  "
+         + terminal::paint(tint_of_entry(result), state_of_entry(result)) + "  "
+         + terminal::duration(result.wall_us) + "  " + headline(one.code);
+}
+
+std::string line_of_snapshot(const snapshot_info& one) {
+  std::string text = "◆ " + terminal::paint(tint::cyan, one.snapshot);
+  if (!one.description.empty())
+    text += " \"" + terminal::clean(one.description) + "\"";
+  text += ", " + std::string{name_of(one.content)} + ", " + terminal::size(one.size_bytes);
+  if (!one.damage.empty())
+    text += ", " + terminal::paint(tint::red, "damaged: " + terminal::clean(one.damage));
+  else if (!one.durable)
+    text += ", not yet on disk";
+  return text;
+}
+
+std::string line_of_rollback(const entry& one) {
+  std::string text = "↩ " + std::to_string(one.number) + "  ";
+  text += terminal::moment(one.result.ended_at_ms) + "  back to ";
+  return text + terminal::paint(tint::cyan, one.result.rolled_back_to);
+}
+
+void show_tree(const std::vector<entry>& entries, const std::vector<snapshot_info>& snapshots,
+               std::uint64_t older) {
+  history_tree tree = make_tree(entries, snapshots);
+  for (const tree_line& each : draw(tree)) {
+    auto place = static_cast<std::size_t>(each.which);
+    std::string text;
+    if (each.what == tree_line::kind::snapshot) {
+      text = line_of_snapshot(snapshots[place]);
+    } else if (each.what == tree_line::kind::rollback) {
+      text = line_of_rollback(entries[place]);
+    } else {
+      int entry = tree.nodes[place].entry;
+      if (entry >= 0)
+        text = "● " + line_of_entry(entries[static_cast<std::size_t>(entry)]);
+      else
+        text = older == 0 ? "○ start" : "○ " + std::to_string(older) + " older entries";
+      if (each.which == tree.now)
+        text += terminal::paint(tint::yellow, "  ← now");
+    }
+    std::printf("%s%s\n", terminal::paint(tint::dim, each.rails).c_str(),
+                terminal::cut(text).c_str());
+  }
+}
+
 } // namespace
 
 int command_history(const common_options& common, const query_history& query) {
@@ -89,6 +146,39 @@ int command_history(const common_options& common, const query_history& query) {
     show_entry(page->entries.front());
   else
     show_page(*page);
+  return 0;
+}
+
+int command_tree(const common_options& common, const std::string& session, std::uint32_t limit) {
+  auto server = client::connect(common.endpoint);
+  if (!server)
+    return terminal::report(server.error());
+  // Of a session that is open by any of its names, of a closed one by its id.
+  auto open = (*server)->ask<session_list>(list_sessions{.agent_id = {}, .session = session});
+  if (!open)
+    return terminal::report(open.error());
+  query_history query;
+  query.session = open->sessions.empty() ? session : open->sessions.front().session;
+  query.limit = limit == 0 ? 1000 : limit;
+  auto page = (*server)->ask<history_page>(query);
+  if (!page)
+    return terminal::report(page.error());
+  auto saved =
+      (*server)->ask<snapshot_list>(list_snapshots{.session = query.session, .agent_id = {}});
+  if (!saved)
+    return terminal::report(saved.error());
+  if (open->sessions.empty() && page->entries.empty() && saved->snapshots.empty())
+    return terminal::report("there is no session " + session
+                            + ", and none in history; `berth sessions` lists the open ones");
+  std::ranges::reverse(page->entries);
+  if (common.json) {
+    json all = to_json(*page);
+    all["session"] = query.session;
+    all["snapshots"] = to_json(*saved)["snapshots"];
+    std::printf("%s\n", json_text(all).c_str());
+    return 0;
+  }
+  show_tree(page->entries, saved->snapshots, page->total - page->entries.size());
   return 0;
 }
 

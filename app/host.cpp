@@ -9,11 +9,13 @@
 #include <sys/syscall.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <grp.h>
+#include <sched.h>
 #include <sstream>
 #include <unistd.h>
 
@@ -55,10 +57,14 @@ error own_tree(const std::string& path, uid_t uid) {
   std::error_code failed;
   if (lchown(path.c_str(), uid, uid) != 0)
     return broken("cannot give away", path);
-  std::filesystem::directory_iterator entries{path, failed};
-  for (const auto& entry : entries)
-    if (entry.is_regular_file(failed) && lchown(entry.path().c_str(), uid, uid) != 0)
+  std::filesystem::recursive_directory_iterator entries{path, failed};
+  for (const auto& entry : entries) {
+    // A second name could be that of somebody else's file.
+    bool plain = entry.is_directory(failed)
+                 || (entry.is_regular_file(failed) && entry.hard_link_count(failed) == 1);
+    if (plain && lchown(entry.path().c_str(), uid, uid) != 0)
       return broken("cannot give away", entry.path());
+  }
   return {};
 }
 
@@ -99,12 +105,9 @@ error prepare_directories(const settings& values) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
-  std::string machines_dir = values.runtime_dir + "/machines";
-  for (const auto& path : {values.data_dir, values.runtime_dir, machines_dir})
+  for (const auto& path : {values.data_dir, values.runtime_dir})
     if (error why = make_directory(path))
       return why;
-  if (chmod(machines_dir.c_str(), 0700) != 0)
-    return broken("cannot close", machines_dir);
   if (!is_root() || values.server_uid == 0)
     return {};
   uid_t uid = values.server_uid;
@@ -138,6 +141,15 @@ error drop_privileges(const settings& values) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
     return broken("cannot set", "no_new_privs");
   return {};
+}
+
+void share_cores_in_batches(bool rush) {
+  const sched_param none{};
+  std::error_code failed;
+  std::filesystem::directory_iterator threads{"/proc/self/task", failed};
+  for (; !failed && threads != std::filesystem::directory_iterator{}; threads.increment(failed))
+    (void)sched_setscheduler(std::atoi(threads->path().filename().c_str()),
+                             rush ? SCHED_BATCH : SCHED_OTHER, &none);
 }
 
 } // namespace berth

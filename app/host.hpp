@@ -18,4 +18,9 @@ error prepare_directories(const settings& values);
 /// the one process that keeps them. Does nothing for an ordinary user.
 error drop_privileges(const settings& values);
 
+/// In a rush of requests the server's threads take what waits in batches: one that is woken does
+/// not push the one that woke it off its core. Otherwise each is woken at once, before what
+/// machines do. For all threads there are.
+void share_cores_in_batches(bool rush);
+
 } // namespace berth

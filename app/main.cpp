@@ -18,17 +18,41 @@ public:
   int run(int argc, char** argv);
 
 private:
-  CLI::App* add(const char* name, const char* meaning, std::function<int()> act);
+  CLI::App* add(const char* name, const char* meaning, std::function<int()> act) {
+    return add_to(app_, name, meaning, std::move(act));
+  }
+  CLI::App* add_to(CLI::App& parent, const char* name, const char* meaning,
+                   std::function<int()> act);
   void add_serve();
   void add_run();
   void add_history();
   void add_watching();
+  void add_sessions();
+  void add_states();
+  void add_inside();
 
   CLI::App app_{"Berth runs the code of AI agents in isolated machines."};
   common_options common_;
   serve_options serve_;
   run_options run_;
   query_history history_;
+  open_session open_;
+  std::uint64_t memory_mib_ = 0;
+  std::uint64_t processes_ = 0;
+  std::uint64_t disk_mib_ = 0;
+  fork_session fork_;
+  bool no_memory_ = false;
+  take_snapshot snapshot_;
+  bool no_wait_ = false;
+  list_snapshots snapshots_;
+  std::string delete_;
+  rollback rollback_;
+  std::uint64_t before_ = 0;
+  std::uint64_t after_ = 0;
+  shell_options shell_;
+  std::vector<std::string> paths_;
+  std::vector<std::string> closed_;
+  bool recursive_ = false;
   std::vector<std::string> set_;
   std::string state_;
   std::string job_;
@@ -39,8 +63,9 @@ private:
   int code_ = 0;
 };
 
-CLI::App* command_line::add(const char* name, const char* meaning, std::function<int()> act) {
-  CLI::App* command = app_.add_subcommand(name, meaning);
+CLI::App* command_line::add_to(CLI::App& parent, const char* name, const char* meaning,
+                               std::function<int()> act) {
+  CLI::App* command = parent.add_subcommand(name, meaning);
   command->add_flag("--json", common_.json, "One JSON document, or one a line for streams");
   command->callback([this, act = std::move(act)] { code_ = act(); });
   return command;
@@ -86,13 +111,17 @@ void command_line::add_run() {
 }
 
 void command_line::add_history() {
-  auto* command = add("history", "Past jobs, newest first; one in full with --job", [this] {
+  auto* command = add("history", "Past jobs, newest first; of one session as a tree", [this] {
+    if (!session_.empty())
+      return command_tree(common_, session_, history_.limit);
     if (auto state = from_name<job_state>(state_))
       history_.state = *state;
     if (!state_.empty() && !history_.state)
       return terminal::report("--state " + state_ + ": must be one of " + wire_type<job_state>());
     return command_history(common_, history_);
   });
+  command->add_option("session", session_,
+                      "A session: its history as a tree, with snapshots and rollbacks");
   command->add_option("--job", history_.job, "Only this job, with its code and output");
   command->add_option("--agent", history_.agent_id, "Only this agent's");
   command->add_option("--session", history_.session, "Only this session's");
@@ -132,6 +161,105 @@ void command_line::add_watching() {
   });
 }
 
+void command_line::add_sessions() {
+  auto* group = app_.add_subcommand("session", "Sessions: open, list, close, fork, pause, resume");
+  group->require_subcommand(1);
+  group->fallthrough();
+  auto* fresh = add_to(*group, "new", "Open a session; prints its name", [this] {
+    if (memory_mib_ > 0)
+      open_.memory_mib = memory_mib_;
+    if (processes_ > 0)
+      open_.processes = processes_;
+    if (disk_mib_ > 0)
+      open_.disk_mib = disk_mib_;
+    return command_session_new(common_, open_);
+  });
+  fresh->add_option("name", open_.name, "Name to find it by; default its id");
+  fresh->add_option("--agent", open_.agent_id, "Whose session it is");
+  fresh->add_option("--type", open_.vm_type, "Machine type by configured name");
+  fresh->add_option("-m,--memory", memory_mib_, "Memory in MiB")->check(CLI::PositiveNumber);
+  fresh->add_option("--processes", processes_, "Processes at once")->check(CLI::PositiveNumber);
+  fresh->add_option("--disk", disk_mib_, "Disk in MiB")->check(CLI::PositiveNumber);
+  add_to(*group, "ls", "Open sessions", [this] {
+    return command_sessions(common_, agent_);
+  })->add_option("--agent", agent_, "Only this agent's");
+  add_to(*group, "rm", "Close sessions, with all that is in them",
+         [this] { return command_session_rm(common_, closed_); })
+      ->add_option("session", closed_, "Id, name or machine id")
+      ->required();
+  auto* twin = add_to(*group, "fork", "Make independent sessions out of one", [this] {
+    fork_.memory = !no_memory_;
+    return command_fork(common_, fork_);
+  });
+  twin->add_option("session", fork_.session, "Id, name or machine id")->required();
+  twin->add_option("-n,--count", fork_.count, "How many")->check(CLI::Range(1, 256));
+  twin->add_option("--snapshot", fork_.snapshot, "Fork from this one, not from now");
+  twin->add_flag("--files-only", no_memory_, "Without live interpreters");
+  add_to(*group, "pause", "Put a session to sleep",
+         [this] { return command_pause(common_, session_); })
+      ->add_option("session", session_, "Id, name or machine id")
+      ->required();
+  add_to(*group, "resume", "Wake a session", [this] { return command_resume(common_, session_); })
+      ->add_option("session", session_, "Id, name or machine id")
+      ->required();
+}
+
+void command_line::add_states() {
+  auto* taken = add("snapshot", "Save a session's state; prints the snapshot's id", [this] {
+    snapshot_.wait_durable = !no_wait_;
+    return command_snapshot(common_, snapshot_);
+  });
+  taken->add_option("session", snapshot_.session, "Id, name or machine id")->required();
+  taken->add_option("name", snapshot_.name, "Name; becomes a part of the id");
+  taken->add_option("-d,--description", snapshot_.description, "For a human");
+  taken->add_flag("--no-wait", no_wait_, "Do not wait until it is on disk");
+  auto* list = add("snapshots", "Saved states", [this] {
+    return delete_.empty() ? command_snapshots(common_, snapshots_)
+                           : command_delete_snapshot(common_, delete_);
+  });
+  list->add_option("session", snapshots_.session, "Only this session's");
+  list->add_option("--agent", snapshots_.agent_id, "Only this agent's");
+  list->add_option("--delete", delete_, "Delete this snapshot instead");
+  auto* back = add("rollback", "Take a session back to a saved state", [this] {
+    if (before_ > 0)
+      rollback_.before_entry = before_;
+    if (after_ > 0)
+      rollback_.after_entry = after_;
+    int targets = (rollback_.snapshot.empty() ? 0 : 1) + (before_ > 0 ? 1 : 0)
+                  + (after_ > 0 ? 1 : 0) + (rollback_.last_success ? 1 : 0);
+    if (targets != 1)
+      return terminal::report("where to? Give one of SNAPSHOT, --before N, --after N, "
+                              "--last-success; `berth history SESSION` shows what there is");
+    return command_rollback(common_, rollback_);
+  });
+  back->add_option("session", rollback_.session, "Id, name or machine id")->required();
+  back->add_option("snapshot", rollback_.snapshot, "Id or name of a snapshot of it");
+  back->add_option("--before", before_, "The state before this entry of history");
+  back->add_option("--after", after_, "The state after this entry of history");
+  back->add_flag("--last-success", rollback_.last_success, "The newest state after a success");
+  back->add_flag("--save", rollback_.snapshot_first, "Save the present state before");
+}
+
+void command_line::add_inside() {
+  auto* shell = add("shell", "Type cells into a live interpreter of a session",
+                    [this] { return command_shell(common_, shell_); });
+  shell->add_option("session", shell_.session, "Session; opened when it does not exist")
+      ->required();
+  shell->add_option("-l,--language", shell_.language, "python, javascript or bash");
+  shell->add_option("--context", shell_.context, "Which interpreter, by name; made when missing");
+  shell->add_option("-t,--timeout", shell_.timeout_s, "Limit of each cell in seconds")
+      ->check(CLI::PositiveNumber);
+  auto* copy = add("cp", "Copy files between here and a session", [this] {
+    if (paths_.size() < 2)
+      return terminal::report("from where to where? For example: berth cp SESSION:out.csv .");
+    return command_copy(common_, paths_, recursive_);
+  });
+  copy->add_option("path", paths_,
+                   "SESSION:PATH or a path here, the last one is where to; - is a pipe")
+      ->required();
+  copy->add_flag("-r,--recursive", recursive_, "Directories with all that is in them");
+}
+
 int command_line::run(int argc, char** argv) {
   app_.require_subcommand(1);
   app_.fallthrough();
@@ -143,6 +271,9 @@ int command_line::run(int argc, char** argv) {
   add_run();
   add_watching();
   add_history();
+  add_sessions();
+  add_states();
+  add_inside();
   try {
     app_.parse(argc, argv);
   } catch (const CLI::ParseError& wrong) {

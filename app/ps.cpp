@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "app/client.hpp"
-#include "app/commands.hpp"
-#include "app/terminal.hpp"
-#include "bridge/json.hpp"
+#include "app/show.hpp"
 
 #include <algorithm>
-#include <cstdio>
 
 namespace berth {
 
@@ -14,30 +10,8 @@ namespace {
 using terminal::table;
 using terminal::tint;
 
-/// Asks once; shows the answer as JSON, or by `show`.
-template <class Reply, class Request, class Show>
-int ask_and_show(const common_options& common, const Request& request, Show show) {
-  auto server = client::connect(common.endpoint);
-  if (!server)
-    return terminal::report(server.error());
-  auto answer = (*server)->template ask<Reply>(request);
-  if (!answer)
-    return terminal::report(answer.error());
-  if (common.json)
-    std::printf("%s\n", json_text(to_json(*answer)).c_str());
-  else
-    show(*answer);
-  return 0;
-}
-
 void line(const char* name, const std::string& value, tint how = tint::plain) {
   std::printf("%-12s %s\n", name, terminal::paint(how, value).c_str());
-}
-
-tint tint_of(std::string_view state) {
-  if (state == "running" || state == "busy" || state == "healthy" || state == "idle")
-    return tint::green;
-  return state == "lost" || state == "broken" ? tint::red : tint::yellow;
 }
 
 } // namespace
@@ -77,20 +51,6 @@ int command_pool(const common_options& common) {
                 slot.machine, slot.session},
                {tint::plain, tint_of(name_of(slot.state))});
     rows.print("no machine exists");
-  });
-}
-
-int command_sessions(const common_options& common, const std::string& agent) {
-  list_sessions request;
-  request.agent_id = agent;
-  return ask_and_show<session_list>(common, request, [](const session_list& list) {
-    table rows{{"SESSION", "NAME", "STATE", "AGENT", "JOBS", "AGE", "USED", "KIND", "MACHINE"}};
-    for (const auto& one : list.sessions)
-      rows.add({one.session, one.name, std::string{name_of(one.state)}, one.agent_id,
-                std::to_string(one.jobs_run), terminal::age(one.created_at_ms),
-                terminal::age(one.last_used_at_ms) + " ago", one.machine_kind, one.machine},
-               {tint::plain, tint::plain, tint_of(name_of(one.state))});
-    rows.print("no session is open");
   });
 }
 

@@ -3,6 +3,8 @@
 
 #include "actors/gateway.hpp"
 #include "actors/history.hpp"
+#include "actors/ids.hpp"
+#include "actors/snapshot_store.hpp"
 #include "actors/spool.hpp"
 #include "actors/stream_hub.hpp"
 #include "actors/supervisor.hpp"
@@ -26,8 +28,8 @@
 
 #include <csignal>
 #include <cstdio>
-#include <malloc.h>
 #include <memory>
+#include <set>
 #include <thread>
 
 namespace berth {
@@ -109,11 +111,37 @@ void open_room(const settings& values, machine_room& room) {
 struct cast {
   spool_actor spool;
   history_actor history;
+  snapshot_store_actor snapshots;
   stream_hub_actor hub;
   validator_actor validator;
   supervisor_actor supervisor;
   gateway_actor gateway;
 };
+
+/// What a former server left of its sessions.
+struct past_states {
+  snapshots store;
+  std::vector<session_info> sessions;
+};
+
+/// Opens the snapshots, and says which sessions still are: those that were used lately enough.
+expected<past_states> open_snapshots(const settings& values,
+                                     const std::vector<session_info>& recorded) {
+  auto store = snapshots::open(values.data_dir + "/snapshots", values.snapshots);
+  if (!store)
+    return store.error();
+  past_states past{.store = std::move(*store), .sessions = {}};
+  std::set<std::string> alive;
+  auto idle_ms = static_cast<std::int64_t>(values.pool.session_idle_ms);
+  for (const session_info& each : recorded) {
+    if (each.last_used_at_ms + idle_ms < unix_ms() || alive.size() >= limits::sessions_max)
+      continue;
+    past.sessions.push_back(each);
+    alive.insert(each.session);
+  }
+  past.store.keep_only(alive);
+  return past;
+}
 
 expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> values,
                      machines::machine_source& source, std::shared_ptr<event_sink> sink) {
@@ -127,6 +155,9 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   if (records->recovered().records_damaged > 0)
     log::error("serve", "records are damaged on disk",
                {{"records", std::to_string(records->recovered().records_damaged)}});
+  auto past = open_snapshots(*values, records->recovered().sessions);
+  if (!past)
+    return past.error();
   auto spool = spawn_spool(system, *values);
   if (!spool)
     return spool.error();
@@ -135,11 +166,20 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   if (!history)
     return history.error();
   all.history = *history;
+  std::vector<saved_state> saved;
+  for (const auto& [id, state] : past->store.catalog().all())
+    saved.push_back(state);
+  all.snapshots = spawn_snapshot_store(system, std::move(past->store));
   all.hub = spawn_stream_hub(system, {.config = values, .sink = sink, .spool = *spool});
   all.validator = spawn_validator(system, *values);
-  all.supervisor = spawn_supervisor(
-      system,
-      {.config = values, .source = &source, .hub = all.hub, .history = all.history, .sink = sink});
+  all.supervisor = spawn_supervisor(system, {.config = values,
+                                             .source = &source,
+                                             .hub = all.hub,
+                                             .history = all.history,
+                                             .sink = sink,
+                                             .store = all.snapshots,
+                                             .past_sessions = std::move(past->sessions),
+                                             .saved = std::move(saved)});
   all.gateway = spawn_gateway(system, {.config = values,
                                        .supervisor = all.supervisor,
                                        .validator = all.validator,
@@ -147,7 +187,8 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
                                        .hub = all.hub,
                                        .machine_kind = std::string{source.kind()},
                                        .isolation = source.isolation(),
-                                       .sink = std::move(sink)});
+                                       .sink = std::move(sink),
+                                       .on_rush = share_cores_in_batches});
   return all;
 }
 
@@ -156,6 +197,7 @@ void dismiss(const cast& all) {
   caf::anon_send_exit(all.supervisor, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(all.validator, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(all.hub, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(all.snapshots, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(all.history, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(all.spool, caf::exit_reason::user_shutdown);
 }
@@ -193,14 +235,6 @@ void say_where(const settings& values, const zmq_bridge& zmq, const http::server
   std::printf("events    %s\n", zmq.events_endpoint().c_str());
   std::printf("http      http://%s:%u\n", values.http_address.c_str(), unsigned{http.port()});
   std::fflush(stdout);
-}
-
-/// Programs, outputs and files pass through in pieces of megabytes. The C library would give each
-/// back to the kernel and take it anew, page by page: 1700 faults for a compiled Go program.
-void keep_memory() {
-  constexpr int kept_bytes = 32 << 20;
-  mallopt(M_MMAP_THRESHOLD, kept_bytes / 4);
-  mallopt(M_TRIM_THRESHOLD, kept_bytes);
 }
 
 int give_up(const error& why) {
@@ -255,7 +289,6 @@ int serve(const serve_options& options) {
     return give_up(why);
   if (error why = drop_privileges(*values))
     return give_up(why);
-  keep_memory();
   // Every thread inherits the mask: signals come to this one only.
   sigset_t signals;
   sigemptyset(&signals);

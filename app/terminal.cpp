@@ -75,6 +75,24 @@ std::string clean(std::string_view text) {
   return shown;
 }
 
+std::string cut(std::string_view text) {
+  std::size_t room = width();
+  std::string kept;
+  std::size_t used = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\x1b') {
+      std::size_t end = std::min(text.find('m', i), text.size() - 1);
+      kept += text.substr(i, end + 1 - i);
+      i = end;
+      continue;
+    }
+    used += (static_cast<unsigned char>(text[i]) & 0xC0) != 0x80 ? 1 : 0;
+    if (used <= room)
+      kept += text[i];
+  }
+  return kept;
+}
+
 std::size_t width() {
   winsize size{};
   if (::isatty(1) == 1 && ::ioctl(1, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)

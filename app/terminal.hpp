@@ -19,6 +19,9 @@ std::string paint(tint how, std::string_view text, int fd = 1);
 /// Text of others as it may be shown: on one line, without control characters.
 std::string clean(std::string_view text);
 
+/// A line as far as the terminal is wide; colours in it take no room.
+std::string cut(std::string_view text);
+
 /// Columns of the terminal; without one, as wide as it takes.
 std::size_t width();
 

@@ -55,6 +55,8 @@ void measure_rust(bench_context& context);
 void measure_go(bench_context& context);
 void measure_own_path(bench_context& context);
 void measure_sessions(bench_context& context);
+void measure_kernels(bench_context& context);
+void measure_state(bench_context& context);
 void measure_stream(bench_context& context);
 void measure_durability(bench_context& context);
 

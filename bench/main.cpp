@@ -27,6 +27,8 @@ constexpr std::array cases{
     bench_case{"own_path", "the server alone, with a machine that answers at once",
                measure_own_path},
     bench_case{"sessions_100", "100 idle warm sessions", measure_sessions},
+    bench_case{"kernel", "cells in live Python interpreters", measure_kernels},
+    bench_case{"state", "snapshots, rollback and forks", measure_state},
     bench_case{"stream_1gib", "1 GiB of output to a subscriber, every byte checked",
                measure_stream},
     bench_case{"durability", "the price of the journal on disk", measure_durability},

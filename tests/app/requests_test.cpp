@@ -195,12 +195,15 @@ TEST_CASE("describe names every operation of the reference, and every one answer
 wanted = {"run", "submit", "read", "cancel", "write_stdin", "validate", "jobs", "open_session",
           "close_session", "sessions", "usage", "put_files", "files.read", "files.write",
           "files.list", "files.stat", "files.make_dir", "files.move", "files.remove", "files.watch",
-          "files.events", "files.unwatch", "history", "pool", "health", "describe"}
+          "files.events", "files.unwatch", "open_context", "contexts", "restart_context",
+          "close_context", "interrupt", "snapshot", "snapshots", "delete_snapshot", "rollback",
+          "fork", "pause_session", "resume_session", "history", "pool", "health", "describe"}
 told = ask("describe")
 assert {o["op"] for o in told["operations"]} == wanted, told["operations"]
 types = {t["name"] for t in told["types"]}
 assert all(o["request"] in types and o["reply"] in types for o in told["operations"])
-for op in wanted - {"jobs", "sessions", "history", "pool", "health", "describe", "open_session"}:
+for op in wanted - {"jobs", "sessions", "snapshots", "history", "pool", "health", "describe",
+                    "open_session"}:
     assert refused(op) == "malformed", op
 )py");
 }

@@ -61,13 +61,23 @@ decoded<parsed_text> read_parse_execute(const json& body, const settings& values
 decoded<query_history> read_history_query(const std::map<std::string, std::string>& members,
                                           const std::string& machine);
 
-/// Says that snapshots do not exist yet.
-inline constexpr const char* no_snapshots =
-    "snapshots and rollback are not implemented in this version";
+/// What a client asks to be saved, or to be taken back to.
+decoded<take_snapshot> read_snapshot(const json& body, const std::string& session);
+decoded<rollback> read_rollback(const json& body, const std::string& session);
+
+/// Finds a session by id, name or machine id; of one that is not open (any more) what its id says.
+void with_session_of_past(const shared_context& c, const std::string& id, const responder& done,
+                          std::function<void(const session_info&, bool is_open)> go_on);
+
+/// Past jobs of a machine as the clients read them, with the snapshots that hold their results.
+void ask_history(const shared_context& c, query_history wish, const std::string& id,
+                 std::function<void(const expected<json>&, bool is_open)> then);
 
 void add_execute_routes(router& routes, const shared_context& c);
 void add_machine_routes(router& routes, const shared_context& c);
 void add_file_routes(router& routes, const shared_context& c);
+void add_state_routes(router& routes, const shared_context& c);
+void add_session_routes(router& routes, const shared_context& c);
 void add_live_routes(router& routes, const shared_context& c);
 
 } // namespace berth::http::fcctl

@@ -33,6 +33,8 @@ void fcctl_facade::add_routes(router& routes, const desk& gateway) {
   add_execute_routes(routes, c);
   add_machine_routes(routes, c);
   add_file_routes(routes, c);
+  add_state_routes(routes, c);
+  add_session_routes(routes, c);
   add_live_routes(routes, c);
 }
 

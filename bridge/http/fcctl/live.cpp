@@ -90,7 +90,9 @@ private:
   void on_parse_execute(const json& data);
   void on_query_history(const json& data);
   void on_cancel(const json& data);
-  void on_snapshot(const json& data);
+  void on_create_snapshot(const json& data);
+  void on_roll_back(const json& data);
+  bool begin_query(const std::string& id);
   void on_ping(const json&) { say("Pong", {{"timestamp", to_rfc3339(now_ms())}}); }
 
   json for_this_vm(json data) const;
@@ -154,8 +156,8 @@ void live_socket::on_text(std::string text) {
       {"Cancel", &live_socket::on_cancel},
       {"LlmCancelExecution", &live_socket::on_cancel},
       {"CancelExecution", &live_socket::on_cancel},
-      {"CreateSnapshot", &live_socket::on_snapshot},
-      {"RollbackToSnapshot", &live_socket::on_snapshot},
+      {"CreateSnapshot", &live_socket::on_create_snapshot},
+      {"RollbackToSnapshot", &live_socket::on_roll_back},
       {"Ping", &live_socket::on_ping},
       {"ping", &live_socket::on_ping}};
   auto known = handlers.find(*type);
@@ -163,7 +165,8 @@ void live_socket::on_text(std::string text) {
     return refuse("", ec::unsupported, "message_type: unknown: " + type->substr(0, 100));
   // Clients write ids in either case.
   for (auto [camel, snake] :
-       {std::pair{"executionId", "execution_id"}, std::pair{"agentId", "agent_id"}})
+       {std::pair{"executionId", "execution_id"}, std::pair{"agentId", "agent_id"},
+        std::pair{"snapshotId", "snapshot_id"}})
     if (data.contains(camel) && !data.contains(snake))
       data[snake] = data[camel];
   (this->*known->second)(data);
@@ -360,9 +363,15 @@ void live_socket::run_parsed(const std::shared_ptr<parsed_text>& text, const jso
   };
 }
 
-void live_socket::on_query_history(const json& data) {
+/// Counts one more question under way; false when there are too many.
+bool live_socket::begin_query(const std::string& id) {
   if (queries_ >= queries_max)
-    return refuse("", ec::no_capacity, "too many queries at once");
+    return refuse(id, ec::no_capacity, "too many requests at once"), false;
+  ++queries_;
+  return true;
+}
+
+void live_socket::on_query_history(const json& data) {
   std::map<std::string, std::string> members;
   for (const auto& [key, value] : data.items())
     if (!value.is_null())
@@ -370,26 +379,51 @@ void live_socket::on_query_history(const json& data) {
   auto wish = read_history_query(members, "");
   if (!wish)
     return refuse("", ec::malformed, wish.why().text());
-  ++queries_;
-  c_->gateway.ask<session_list>(
-      list_sessions{.agent_id = {}, .session = vm_id_},
-      [self = shared_from_this(), wish = std::move(*wish)](const expected<session_list>& found) {
-        query_history query = wish;
-        bool known = found && !found->sessions.empty();
-        query.machine = known ? found->sessions.front().machine : self->vm_id_;
-        self->c_->gateway.ask<history_page>(
-            std::move(query), [self](const expected<history_page>& page) {
-              --self->queries_;
-              if (!page)
-                return self->refuse("", page.error());
-              self->say("HistoryResponse", history_json(*page, self->vm_id_));
-            });
+  if (!begin_query(""))
+    return;
+  ask_history(c_, std::move(*wish), vm_id_,
+              [self = shared_from_this()](const expected<json>& past, bool) {
+                --self->queries_;
+                if (!past)
+                  return self->refuse("", past.error());
+                self->say("HistoryResponse", *past);
+              });
+}
+
+void live_socket::on_create_snapshot(const json& data) {
+  auto id = read_text_member(data, "execution_id");
+  std::string name = id ? *id : "";
+  auto wish = read_snapshot(data, vm_id_);
+  if (!wish)
+    return refuse(name, ec::malformed, wish.why().text());
+  if (!begin_query(name))
+    return;
+  c_->gateway.ask<snapshot_info>(
+      std::move(*wish), [self = shared_from_this(), name](const expected<snapshot_info>& answer) {
+        --self->queries_;
+        if (!answer)
+          return self->refuse(name, answer.error());
+        self->say("SnapshotCreated", snapshot_json(*answer));
       });
 }
 
-void live_socket::on_snapshot(const json& data) {
+void live_socket::on_roll_back(const json& data) {
   auto id = read_text_member(data, "execution_id");
-  refuse(id ? *id : "", "unsupported", no_snapshots, {{"http_status", 501}});
+  std::string name = id ? *id : "";
+  auto wish = read_rollback(data, vm_id_);
+  if (wish && wish->snapshot.empty())
+    wish = malformed{"snapshot_id", "is missing"};
+  if (!wish)
+    return refuse(name, ec::malformed, wish.why().text());
+  if (!begin_query(name))
+    return;
+  c_->gateway.ask<rolled_back>(
+      std::move(*wish), [self = shared_from_this(), name](const expected<rolled_back>& answer) {
+        --self->queries_;
+        if (!answer)
+          return self->refuse(name, answer.error());
+        self->say("RollbackComplete", rolled_back_json(*answer));
+      });
 }
 
 void live_socket::on_drained() {

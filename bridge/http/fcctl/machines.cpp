@@ -165,26 +165,6 @@ void vm_pool_of_agent(const shared_context& c, const request& what, const respon
   });
 }
 
-void history(const shared_context& c, const request& what, const responder& done) {
-  std::string id = what.param("id");
-  auto query = what.query;
-  list(c, {.agent_id = {}, .session = id}, done, [c, id, query, done](const session_list& found) {
-    bool known = !found.sessions.empty();
-    auto wish = read_history_query(query, known ? found.sessions.front().machine : id);
-    if (!wish)
-      return done(malformed_reply(wish.why()));
-    bool narrowed = query.size() > query.count("limit");
-    c->gateway.ask<history_page>(
-        std::move(*wish), [id, known, narrowed, done](expected<history_page> page) {
-          if (!page)
-            return done(error_reply(page.error()));
-          if (!known && !narrowed && page->total == 0)
-            return done(error_reply(ec::not_found, "VM not available: " + id));
-          done(json_reply(history_json(*page, id)));
-        });
-  });
-}
-
 json task_json(const std::string& id, const std::string& vm, std::string_view status,
                std::int64_t created_ms, std::int64_t updated_ms) {
   return {{"id", id},
@@ -389,7 +369,6 @@ void add_machine_routes(router& routes, const shared_context& c) {
                  [done](const session_info& info) { done(json_reply(vm_json(info))); });
   });
   routes.erase("/api/vms/{id}", with_request(erase));
-  routes.get("/api/vms/{id}/history", with_request(history));
   routes.get("/api/vms/{id}/tasks", with_request(tasks));
   routes.get("/api/vms/{id}/metrics", with_request(metrics));
   routes.get("/api/vm-pool", without(pool_list));
@@ -397,17 +376,6 @@ void add_machine_routes(router& routes, const shared_context& c) {
   routes.get("/api/vm-pool/stats", without(pool_numbers));
   routes.post("/api/vm-pool/allocate", with_request(allocate));
   routes.post("/api/vm-pool/release/{id}", with_request(erase));
-
-  auto later = [](const request&, const responder& done) {
-    done(error_reply(501, "unsupported", no_snapshots));
-  };
-  for (const char* path : {"/api/vms/{id}/snapshots", "/sessions", "/sessions/{name}/execute",
-                           "/sessions/{name}/snapshots", "/sessions/{name}/rollback",
-                           "/api/vms/{id}/rollback/{snapshot_id}"})
-    routes.post(path, later);
-  routes.get("/api/vms/{id}/snapshots", later);
-  routes.get("/sessions/{name}/info", later);
-  routes.erase("/sessions/{name}", later);
 }
 
 } // namespace berth::http::fcctl

@@ -322,6 +322,8 @@ std::string status_of_session(session_state state) {
     return "creating";
   case session_state::lost:
     return "failed";
+  case session_state::paused:
+    return "paused";
   case session_state::closed:
     break;
   }
@@ -395,7 +397,76 @@ json pool_config_json(const settings& values) {
             {"resource_limits", security_limits}}}};
 }
 
-std::optional<json> entry_json(const entry& past) {
+session_info past_session(const std::string& id) {
+  session_info info;
+  std::string digits = id.substr(std::min(id.size(), id.find('-') + 1));
+  bool by_machine = id.starts_with("vm-");
+  info.session = by_machine ? "s-" + digits : id;
+  info.machine = id.starts_with("s-") ? "vm-" + digits : id;
+  return info;
+}
+
+json snapshot_json(const snapshot_info& info) {
+  constexpr double mb = 1024.0 * 1024.0;
+  json made{{"id", info.snapshot},
+            {"name", info.name},
+            {"description", info.description},
+            {"parent", info.parent.empty() ? json(nullptr) : json(info.parent)},
+            {"reason", name_of(info.reason)},
+            {"content", name_of(info.content)},
+            {"contexts", info.contexts},
+            {"durable", info.durable},
+            {"status", info.damage.empty() ? "ready" : "damaged"},
+            {"error", info.damage.empty() ? json(nullptr) : json(info.damage)}};
+  put_twice(made, "snapshot_id", info.snapshot);
+  put_twice(made, "vm_id", info.machine);
+  put_twice(made, "session_id", info.session);
+  put_twice(made, "agent_id", info.agent_id);
+  put_twice(made, "execution_id", info.job.empty() ? json(nullptr) : json(info.job));
+  put_twice(made, "created_at", to_rfc3339(info.created_at_ms));
+  put_twice(made, "size_bytes", info.size_bytes);
+  put_twice(made, "size_mb", static_cast<double>(info.size_bytes) / mb);
+  return made;
+}
+
+json rolled_back_json(const rolled_back& answer) {
+  json made{{"status", "success"},
+            {"message", "VM rolled back successfully"},
+            {"content", name_of(answer.content)},
+            {"contexts", answer.contexts},
+            {"detail", answer.detail}};
+  bool saved = !answer.snapshot_before.empty();
+  put_twice(made, "snapshot_id", answer.snapshot);
+  put_twice(made, "vm_id", answer.machine);
+  put_twice(made, "session_id", answer.session);
+  put_twice(made, "history_entry", answer.entry);
+  put_twice(made, "pre_rollback_snapshot_id", saved ? json(answer.snapshot_before) : json(nullptr));
+  return made;
+}
+
+namespace {
+
+/// The first snapshot that holds the state right after an entry.
+json state_after(const entry& past, const std::vector<snapshot_info>& snapshots) {
+  const outcome& ended = past.result;
+  auto usable = [&](const snapshot_info& one) { return one.damage.empty(); };
+  for (const std::string& id : {ended.snapshot_after, ended.rolled_back_to})
+    for (const auto& one : snapshots)
+      if (!id.empty() && one.snapshot == id && usable(one))
+        return id;
+  for (const auto& one : snapshots)
+    if (one.job == ended.job && usable(one))
+      return one.snapshot;
+  return nullptr;
+}
+
+json or_null(const std::string& text) {
+  return text.empty() ? json(nullptr) : json(text);
+}
+
+} // namespace
+
+std::optional<json> entry_json(const entry& past, const std::vector<snapshot_info>& snapshots) {
   const outcome& ended = past.result;
   if (!is_terminal(ended.state))
     return std::nullopt;
@@ -419,14 +490,18 @@ std::optional<json> entry_json(const entry& past) {
   put_twice(made, "exit_code", exit_code_of(ended));
   put_twice(made, "executed_at", when);
   put_twice(made, "duration_ms", ended.wall_us / 1000);
-  put_twice(made, "snapshot_id", nullptr);
+  put_twice(made, "snapshot_id", state_after(past, snapshots));
+  put_twice(made, "snapshot_before", or_null(ended.snapshot_before));
+  put_twice(made, "snapshot_after", or_null(ended.snapshot_after));
+  put_twice(made, "rolled_back_to", or_null(ended.rolled_back_to));
   return made;
 }
 
-json history_json(const history_page& page, const std::string& vm_id) {
+json history_json(const history_page& page, const std::string& vm_id,
+                  const std::vector<snapshot_info>& snapshots) {
   json list = json::array();
   for (const entry& past : page.entries)
-    if (auto one = entry_json(past))
+    if (auto one = entry_json(past, snapshots))
       list.push_back(std::move(*one));
   json made{{"history", list}, {"entries", list}, {"total", page.total}};
   put_twice(made, "vm_id", vm_id);

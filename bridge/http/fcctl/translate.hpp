@@ -65,10 +65,20 @@ std::string address_of(const std::string& vm_id);
 json vm_json(const session_info& info);
 /// The `vm_execution` object in force, with every field of the clients' structure.
 json pool_config_json(const settings& values);
-/// One history entry in both naming styles; nothing for a job that has not ended.
-std::optional<json> entry_json(const entry& past);
+/// What can be said of a session that is not open, by its id or its machine's.
+session_info past_session(const std::string& id);
+
+/// A snapshot, in both naming styles.
+json snapshot_json(const snapshot_info& info);
+/// What a rollback came to.
+json rolled_back_json(const rolled_back& answer);
+
+/// One history entry in both naming styles; nothing for a job that has not ended. `snapshot_id` is
+/// a snapshot that holds the state after it: rolling back to a success gives its result back.
+std::optional<json> entry_json(const entry& past, const std::vector<snapshot_info>& snapshots);
 /// `{history, entries, total}`.
-json history_json(const history_page& page, const std::string& vm_id);
+json history_json(const history_page& page, const std::string& vm_id,
+                  const std::vector<snapshot_info>& snapshots);
 json block_json(const code_block& block);
 json intent_json(const execution_intent& intent);
 

@@ -163,6 +163,55 @@ gateway_actor::behavior_type fake_gateway(gateway_actor::pointer, script* s) {
       [=](const watch_files&) -> caf::result<files_watched> { return files_watched{}; },
       [=](const read_watch&) -> caf::result<file_events> { return file_events{}; },
       [=](const unwatch_files&) -> caf::result<files_unwatched> { return files_unwatched{}; },
+      [=](const open_context&) -> caf::result<context_info> { return context_info{}; },
+      [=](const list_contexts&) -> caf::result<context_list> { return context_list{}; },
+      [=](const restart_context&) -> caf::result<context_info> { return context_info{}; },
+      [=](const close_context&) -> caf::result<context_closed> { return context_closed{}; },
+      [=](const interrupt&) -> caf::result<interrupt_sent> { return interrupt_sent{}; },
+      [=](const take_snapshot& x) -> caf::result<snapshot_info> {
+        std::lock_guard guard{s->lock};
+        const session_info* known = find(*s, x.session);
+        if (known == nullptr)
+          return missing(x.session);
+        auto made = make_snapshot(*known, x.name);
+        made.snapshot += "-" + std::to_string(s->snapshots.size());
+        made.description = x.description;
+        s->snapshots.push_back(made);
+        return made;
+      },
+      [=](const list_snapshots& x) -> caf::result<snapshot_list> {
+        std::lock_guard guard{s->lock};
+        snapshot_list made;
+        for (const auto& one : s->snapshots)
+          if (x.session.empty() || one.session == x.session)
+            made.snapshots.push_back(one);
+        return made;
+      },
+      [=](const delete_snapshot& x) -> caf::result<snapshot_deleted> {
+        std::lock_guard guard{s->lock};
+        auto its = [&](const snapshot_info& one) { return one.snapshot == x.snapshot; };
+        if (std::erase_if(s->snapshots, its) == 0)
+          return fail(ec::not_found, "snapshot: there is none");
+        return snapshot_deleted{x.snapshot};
+      },
+      [=](const rollback& x) -> caf::result<rolled_back> {
+        std::lock_guard guard{s->lock};
+        const session_info* known = find(*s, x.session);
+        if (known == nullptr)
+          return missing(x.session);
+        auto its = [&](const snapshot_info& one) { return one.snapshot == x.snapshot; };
+        if (std::none_of(s->snapshots.begin(), s->snapshots.end(), its))
+          return fail(ec::not_found, "snapshot: there is no snapshot " + x.snapshot);
+        s->rollbacks.push_back(x);
+        return rolled_back{.session = known->session,
+                           .machine = known->machine,
+                           .snapshot = x.snapshot,
+                           .snapshot_before = x.snapshot_first ? "before-1" : "",
+                           .entry = 8};
+      },
+      [=](const fork_session&) -> caf::result<forked> { return forked{}; },
+      [=](const pause_session&) -> caf::result<session_info> { return session_info{}; },
+      [=](const resume_session&) -> caf::result<session_info> { return session_info{}; },
       [=](const query_history& x) -> caf::result<history_page> {
         std::lock_guard guard{s->lock};
         s->queries.push_back(x);
@@ -183,6 +232,7 @@ gateway_actor::behavior_type fake_gateway(gateway_actor::pointer, script* s) {
       [=](const describe&) -> caf::result<description> { return description{}; },
       [=](const drain&) -> caf::result<drained> { return drained{}; },
       [](caf::timeout_atom) {},
+      [](caf::tick_atom) {},
   };
 }
 
@@ -214,6 +264,20 @@ session_info make_session(const std::string& hex, const std::string& agent) {
           .created_at_ms = 1'700'000'000'000,
           .last_used_at_ms = 1'700'000'001'000,
           .memory_mib = 512};
+}
+
+snapshot_info make_snapshot(const session_info& of, const std::string& name) {
+  return {.snapshot = name.empty() ? "snap" : name,
+          .session = of.session,
+          .agent_id = of.agent_id,
+          .machine = of.machine,
+          .machine_kind = of.machine_kind,
+          .name = name,
+          .job = "3f2c",
+          .entry = 7,
+          .size_bytes = 3 * limits::mib / 2,
+          .created_at_ms = 1'700'000'000'789,
+          .durable = true};
 }
 
 struct http_house::rooms {

@@ -24,6 +24,8 @@ struct script {
   std::vector<query_history> queries;
   std::vector<session_info> sessions;
   std::map<std::string, std::string> files;
+  std::vector<snapshot_info> snapshots;
+  std::vector<rollback> rollbacks;
   /// Makes the outcome of a run; the default exits with 0 and prints "out" and "err".
   std::function<expected<outcome>(const run&)> on_run;
   /// Output of submitted jobs in the pieces in which it is read.
@@ -41,6 +43,8 @@ struct script {
 /// An outcome of a program that printed.
 outcome make_outcome(const run& request);
 session_info make_session(const std::string& hex, const std::string& agent);
+/// A snapshot of a session, taken after the only entry of its history.
+snapshot_info make_snapshot(const session_info& of, const std::string& name);
 
 /// A real server on a free port in front of a fake GATEWAY.
 class http_house {

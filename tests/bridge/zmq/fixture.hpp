@@ -95,6 +95,18 @@ inline gateway_actor::behavior_type scripted_gateway(gateway_actor::pointer self
       [=](const watch_files&) -> caf::result<files_watched> { return files_watched{}; },
       [=](const read_watch&) -> caf::result<file_events> { return file_events{}; },
       [=](const unwatch_files&) -> caf::result<files_unwatched> { return files_unwatched{}; },
+      [=](const open_context&) -> caf::result<context_info> { return context_info{}; },
+      [=](const list_contexts&) -> caf::result<context_list> { return context_list{}; },
+      [=](const restart_context&) -> caf::result<context_info> { return context_info{}; },
+      [=](const close_context&) -> caf::result<context_closed> { return context_closed{}; },
+      [=](const interrupt&) -> caf::result<interrupt_sent> { return interrupt_sent{}; },
+      [=](const take_snapshot&) -> caf::result<snapshot_info> { return snapshot_info{}; },
+      [=](const list_snapshots&) -> caf::result<snapshot_list> { return snapshot_list{}; },
+      [=](const delete_snapshot&) -> caf::result<snapshot_deleted> { return snapshot_deleted{}; },
+      [=](const rollback&) -> caf::result<rolled_back> { return rolled_back{}; },
+      [=](const fork_session&) -> caf::result<forked> { return forked{}; },
+      [=](const pause_session&) -> caf::result<session_info> { return session_info{}; },
+      [=](const resume_session&) -> caf::result<session_info> { return session_info{}; },
       [=](const query_history&) -> caf::result<history_page> { return history_page{}; },
       [=](const get_pool&) -> caf::result<pool_info> { return pool_info{}; },
       [=](const get_health&) -> caf::result<health_info> {
@@ -106,6 +118,7 @@ inline gateway_actor::behavior_type scripted_gateway(gateway_actor::pointer self
       [=](const describe&) -> caf::result<description> { return make_description(); },
       [=](const drain&) -> caf::result<drained> { return drained{}; },
       [=](caf::timeout_atom) {},
+      [=](caf::tick_atom) {},
   };
 }
 

@@ -284,15 +284,115 @@ TEST_CASE("Files go in in three forms and come out whole", "[http][fcctl]") {
   CHECK(ask(port, "POST", "/api/vms/vm-1/upload", "x").status == 400);
 }
 
-TEST_CASE("What comes later says so", "[http][fcctl]") {
+TEST_CASE("A machine is saved and taken back by the clients' own calls", "[http][fcctl]") {
   http_house house;
+  house.answers.sessions = {make_session("1", "a")};
+  auto port = house.port();
+  std::string asked = R"({"name":"agent-a-17","description":"Auto-created snapshot for agent a"})";
+  answer made = ask(port, "POST", "/api/vms/vm-1/snapshots", asked);
+  CHECK(made.status == 201);
+  json one = made.tree();
+  std::string id = one["snapshot_id"];
+  CHECK(one["id"] == id);
+  CHECK(one["snapshotId"] == id);
+  CHECK(one["vm_id"] == "vm-1");
+  CHECK(one["name"] == "agent-a-17");
+  CHECK(one["description"] == "Auto-created snapshot for agent a");
+  CHECK(one["size_mb"] == 1.5);
+  CHECK(one["created_at"] == "2023-11-14T22:13:20.789Z");
+  CHECK(ask(port, "POST", "/api/vms/vm-1/snapshots").status == 201);
+  CHECK(ask(port, "GET", "/api/vms/vm-1/snapshots").tree()["snapshots"].size() == 2);
+  // No body, and so no content type either.
+  answer back = ask(port, "POST", "/api/vms/vm-1/rollback/" + id);
+  CHECK(back.status == 200);
+  CHECK(back.tree()["message"] == "VM rolled back successfully");
+  CHECK(back.tree()["snapshot_id"] == id);
+  CHECK(back.tree()["vm_id"] == "vm-1");
+  json past = ask(port, "GET", "/api/vms/vm-1/history").tree();
+  CHECK(past["history"][0]["snapshot_id"] == id);
+  CHECK(past["entries"][0]["snapshotId"] == id);
+  CHECK(ask(port, "DELETE", "/api/vms/vm-1/snapshots/" + id).status == 200);
   for (const char* path :
-       {"/api/vms/x/snapshots", "/api/vms/x/rollback/y", "/sessions", "/sessions/x/execute",
-        "/sessions/x/snapshots", "/sessions/x/rollback"}) {
-    answer got = ask(house.port(), "POST", path);
-    CHECK(got.status == 501);
-    CHECK(got.tree()["error"].get<std::string>().find("snapshots") != std::string::npos);
+       {"/api/vms/vm-1/rollback/none", "/api/vms/vm-9/rollback/none", "/api/vms/vm-9/snapshots"}) {
+    CAPTURE(path);
+    answer refused = ask(port, "POST", path);
+    CHECK(refused.status == 404);
+    CHECK(refused.tree()["error"] == refused.tree()["message"]);
   }
+  CHECK(ask(port, "GET", "/api/vms/vm-9/snapshots").status == 404);
+  CHECK(ask(port, "POST", "/api/vms/vm-1/snapshots", R"({"name":1})").status == 400);
+}
+
+TEST_CASE("A closed machine's snapshots can still be listed", "[http][fcctl]") {
+  http_house house;
+  house.answers.snapshots = {make_snapshot(make_session("1", "a"), "kept")};
+  json all = ask(house.port(), "GET", "/api/vms/vm-1/snapshots").tree();
+  CHECK(all["snapshots"][0]["snapshot_id"] == "kept");
+}
+
+TEST_CASE("A session lives from its making to its end under its client's name", "[http][fcctl]") {
+  http_house house;
+  house.answers.on_run = [](const run& job) -> expected<outcome> {
+    outcome ended = make_outcome(job);
+    ended.exit_code = job.code == "no-such-command" ? 127 : 0;
+    return ended;
+  };
+  auto port = house.port();
+  std::string wish =
+      R"({"name":"agent-a-17","vm_type":"focal-optimized","memory_mb":2048,"vcpus":2})";
+  CHECK(ask(port, "POST", "/sessions", wish).status == 201);
+  CHECK(ask(port, "POST", "/sessions", wish).status == 200);
+  CHECK(house.answers.with([](script& s) { return s.sessions.size(); }) == 1);
+  json ran = ask(port, "POST", "/sessions/agent-a-17/execute", R"({"command":"echo hi"})").tree();
+  CHECK(ran["output"] == "outerr");
+  CHECK(ran["exit_code"] == 0);
+  CHECK(last_run(house).language == "bash");
+  CHECK(last_run(house).session == "agent-a-17");
+  ran =
+      ask(port, "POST", "/sessions/agent-a-17/execute", R"({"command":"no-such-command"})").tree();
+  CHECK(ran["exit_code"] == 127);
+  json saved =
+      ask(port, "POST", "/sessions/agent-a-17/snapshots", R"({"name":"test-snapshot"})").tree();
+  std::string id = saved["snapshot_id"];
+  CHECK(id.find("test-snapshot") != std::string::npos);
+  std::string back = R"({"snapshot_id":")" + id + R"("})";
+  CHECK(ask(port, "POST", "/sessions/agent-a-17/rollback", back).status == 200);
+  CHECK(ask(port, "POST", "/sessions/agent-a-17/rollback", "{}").status == 400);
+  CHECK(ask(port, "POST", "/sessions/agent-a-17/rollback", R"({"snapshot_id":"x"})").status == 404);
+  CHECK(!ask(port, "GET", "/sessions/agent-a-17/info").body.empty());
+  CHECK(ask(port, "DELETE", "/sessions/agent-a-17").status == 200);
+  CHECK(ask(port, "GET", "/sessions/agent-a-17/info").status == 404);
+  CHECK(ask(port, "POST", "/sessions/agent-a-17/execute", R"({"command":"x"})").status == 404);
+  CHECK(ask(port, "POST", "/sessions", "{}").status == 400);
+}
+
+TEST_CASE("A socket saves its machine and takes it back", "[http][fcctl]") {
+  http_house house;
+  house.answers.sessions = {make_session("1", "a")};
+  raw_socket socket{house.port(), "/ws/vm-1"};
+  auto asked = [&](const json& message) {
+    socket.text(message.dump());
+    return socket.message();
+  };
+  json made = asked({{"message_type", "CreateSnapshot"},
+                     {"data", {{"name", "s"}, {"description", "d"}, {"agent_id", "a"}}}});
+  CHECK(made["message_type"] == "SnapshotCreated");
+  std::string id = made["data"]["snapshot_id"];
+  json back = asked(
+      {{"message_type", "RollbackToSnapshot"},
+       {"data", {{"snapshot_id", id}, {"agent_id", "a"}, {"create_pre_rollback_snapshot", true}}}});
+  CHECK(back["message_type"] == "RollbackComplete");
+  CHECK(back["data"]["pre_rollback_snapshot_id"] == "before-1");
+  CHECK(back["data"]["snapshotId"] == id);
+  json past = asked({{"message_type", "QueryHistory"},
+                     {"data", {{"agent_id", "a"}, {"limit", 5}, {"failures_only", false}}}});
+  CHECK(past["message_type"] == "HistoryResponse");
+  CHECK(past["data"]["history"][0]["snapshot_id"] == id);
+  json no = asked({{"message_type", "RollbackToSnapshot"}, {"data", {{"snapshot_id", "none"}}}});
+  CHECK(no["message_type"] == "LlmExecutionError");
+  CHECK(no["data"]["code"] == "not_found");
+  CHECK(asked({{"message_type", "RollbackToSnapshot"}})["data"]["error"]
+        == "snapshot_id: is missing");
 }
 
 TEST_CASE("A socket runs many programs and sends their output as it comes", "[http][fcctl]") {
@@ -352,7 +452,7 @@ TEST_CASE("A socket answers what it cannot do", "[http][fcctl]") {
   CHECK(refused(R"({"message_type":"LlmExecuteCode","data":{"code":"x","language":"python"}})")
             .find("no session")
         != std::string::npos);
-  CHECK(refused(R"({"message_type":"CreateSnapshot","data":{"name":"x"}})").find("snapshots") == 0);
+  CHECK(refused(R"({"message_type":"CreateSnapshot","data":{"name":"x"}})").find("session: ") == 0);
   CHECK(refused(R"({"message_type":"Cancel","data":{"execution_id":"x"}})").find("no such") == 0);
   socket.frame(2, true, "x");
   CHECK(socket.message()["data"]["message"] == "Binary messages not supported");
