@@ -14,6 +14,7 @@
 #include <deque>
 #include <map>
 #include <unordered_map>
+#include <utility>
 
 namespace berth {
 
@@ -72,6 +73,8 @@ private:
   output_taken on_announce_files(const announce_files& message) const;
   void on_timeout(std::uint64_t ticket);
 
+  void finish(const std::string& id, job_streams& job, outcome& result);
+  static bytes from_memory(const stream& from, std::uint64_t offset, std::uint64_t size);
   void wake_readers(job_streams& job);
   bool has_news(const job_streams& job, const read& request) const;
   void answer(job_streams& job, const read& request,
@@ -169,9 +172,16 @@ caf::result<outcome> hub_state::on_close(close_stream& request) {
   auto found = jobs_.find(id);
   if (found == jobs_.end())
     return fail(ec::internal, "no output of job " + id + " was opened");
+  std::uint64_t wanted = parts_.config->reply_output_bytes;
+  if (std::ranges::none_of(found->second.streams, &stream::spooling)) {
+    const auto& [out, err] = found->second.streams;
+    request.ended.stdout_data = from_memory(out, 0, wanted);
+    request.ended.stderr_data = from_memory(err, 0, wanted);
+    finish(id, found->second, request.ended);
+    return std::move(request.ended);
+  }
   auto promise = self_->make_response_promise<outcome>();
   auto result = std::make_shared<outcome>(std::move(request.ended));
-  std::uint64_t wanted = parts_.config->reply_output_bytes;
   // Reading from the spool also waits for what is still being appended: it works in order.
   fetch(id, found->second.streams[0], 0, 0, wanted,
         [this, id, result, promise, wanted](bytes out) mutable {
@@ -184,43 +194,54 @@ caf::result<outcome> hub_state::on_close(close_stream& request) {
                   auto job_at = jobs_.find(id);
                   if (job_at == jobs_.end())
                     return;
-                  job_streams& job = job_at->second;
                   result->stderr_data = std::move(err);
-                  // The guest's own count of what it did not send comes in the outcome.
-                  for (std::size_t i = 0; i < 2; ++i) {
-                    std::uint64_t& total = i == 0 ? result->stdout_bytes : result->stderr_bytes;
-                    job.streams[i].lost += total;
-                    total = job.streams[i].kept + job.streams[i].lost;
-                  }
-                  result->stdout_truncated = result->stdout_data.size() < result->stdout_bytes;
-                  result->stderr_truncated = result->stderr_data.size() < result->stderr_bytes;
-                  if (parts_.config->policy.security_settings.redact_output)
-                    redact(*result);
-                  job.state = result->state;
-                  job.ended = *result;
-                  job.ended->stdout_data.clear();
-                  job.ended->stderr_data.clear();
-                  memory_ += shown_bytes(*job.ended);
-                  ended_.push_back(id);
-                  if (std::ranges::any_of(job.streams, &stream::spooling))
-                    self_->send(parts_.spool, end_spool{.job = id});
-                  wake_readers(job);
-                  retire_oldest();
-                  promise.deliver(*result);
+                  finish(id, job_at->second, *result);
+                  promise.deliver(std::move(*result));
                 });
         });
   return promise;
 }
 
+/// Ends a job's streams. The outcome has the output it is to have; it is counted and redacted here.
+void hub_state::finish(const std::string& id, job_streams& job, outcome& result) {
+  // The guest's own count of what it did not send comes in the outcome.
+  for (std::size_t i = 0; i < 2; ++i) {
+    std::uint64_t& total = i == 0 ? result.stdout_bytes : result.stderr_bytes;
+    job.streams[i].lost += total;
+    total = job.streams[i].kept + job.streams[i].lost;
+  }
+  result.stdout_truncated = result.stdout_data.size() < result.stdout_bytes;
+  result.stderr_truncated = result.stderr_data.size() < result.stderr_bytes;
+  if (parts_.config->policy.security_settings.redact_output)
+    redact(result);
+  job.state = result.state;
+  // What is kept for readers has no output: they read that.
+  bytes out = std::exchange(result.stdout_data, {});
+  bytes err = std::exchange(result.stderr_data, {});
+  job.ended = result;
+  result.stdout_data = std::move(out);
+  result.stderr_data = std::move(err);
+  memory_ += shown_bytes(*job.ended);
+  ended_.push_back(id);
+  if (std::ranges::any_of(job.streams, &stream::spooling))
+    self_->send(parts_.spool, end_spool{.job = id});
+  wake_readers(job);
+  retire_oldest();
+}
+
+/// Bytes of one stream that memory has.
+bytes hub_state::from_memory(const stream& from, std::uint64_t offset, std::uint64_t size) {
+  if (offset >= from.memory.size())
+    return {};
+  auto begin = from.memory.begin() + static_cast<std::ptrdiff_t>(offset);
+  auto count = std::min<std::uint64_t>(size, from.memory.size() - offset);
+  return {begin, begin + static_cast<std::ptrdiff_t>(count)};
+}
+
 /// Bytes of one stream from an offset, from memory or, when they reach beyond it, from the spool.
 void hub_state::fetch(const std::string& id, const stream& from, std::uint32_t which,
                       std::uint64_t offset, std::uint64_t size, std::function<void(bytes)> done) {
-  bytes data;
-  if (offset < from.memory.size()) {
-    auto begin = from.memory.begin() + static_cast<std::ptrdiff_t>(offset);
-    auto count = std::min<std::uint64_t>(size, from.memory.size() - offset);
-    data.assign(begin, begin + static_cast<std::ptrdiff_t>(count));
-  }
+  bytes data = from_memory(from, offset, size);
   std::uint64_t next = offset + data.size();
   if (!from.spooling || data.size() >= size) {
     done(std::move(data));

@@ -338,7 +338,7 @@ error journal::prepare() {
   // Not FULL: a commit need not be synced while the log holds the same; a checkpoint is.
   constexpr const char* pragmas =
       "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -16384;"
+      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -4096;"
       "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;";
   if (error why = db().run(pragmas))
     return why;
