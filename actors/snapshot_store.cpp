@@ -36,7 +36,7 @@ private:
     if (!file)
       return file.error();
     open_files one;
-    one.files.push_back(std::make_shared<const owned_fd>(file->release()));
+    one.files.push_back(std::make_shared<const owned_fd>(std::move(*file)));
     return one;
   }
 
@@ -55,8 +55,8 @@ private:
     if (!chain)
       return chain.error();
     open_files all;
-    for (open_file& file : chain->files)
-      all.files.push_back(file ? std::make_shared<const owned_fd>(file.release()) : nullptr);
+    for (owned_fd& file : chain->files)
+      all.files.push_back(file ? std::make_shared<const owned_fd>(std::move(file)) : nullptr);
     return {saved_states{.states = std::move(chain->states)}, std::move(all)};
   }
 

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <unistd.h>
 
 namespace berth {
 
@@ -29,6 +30,23 @@ error write_all(int fd, std::span<const char> data, const std::string& path) {
   return {};
 }
 
+/// Reads until `to` is full or the file ends: bytes read, or negative with errno.
+ssize_t read_up_to(const owned_fd& file, std::span<char> to, std::uint64_t at) {
+  std::size_t have = 0;
+  while (have < to.size()) {
+    ssize_t got =
+        ::pread(file.get(), to.data() + have, to.size() - have, static_cast<off_t>(at + have));
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got < 0)
+      return got;
+    if (got == 0)
+      break;
+    have += static_cast<std::size_t>(got);
+  }
+  return static_cast<ssize_t>(have);
+}
+
 } // namespace
 
 error file_error(const std::string& what, const std::string& path) {
@@ -38,8 +56,8 @@ error file_error(const std::string& what, const std::string& path) {
 }
 
 error sync_directory(const std::string& directory) {
-  open_file opened{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (!opened || fsync(opened.fd()) != 0)
+  owned_fd opened{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (!opened || fsync(opened.get()) != 0)
     return file_error("cannot sync", directory);
   return {};
 }
@@ -48,11 +66,11 @@ error replace_file(const std::string& directory, const std::string& name,
                    std::span<const char> data) {
   std::string path = directory + "/" + name;
   std::string part = path + part_suffix;
-  open_file file{::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
+  owned_fd file{::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
   if (!file)
     return file_error("cannot make", part);
-  error failed = write_all(file.fd(), data, part);
-  if (!failed && fdatasync(file.fd()) != 0)
+  error failed = write_all(file.get(), data, part);
+  if (!failed && fdatasync(file.get()) != 0)
     failed = file_error("cannot sync", part);
   if (!failed && std::rename(part.c_str(), path.c_str()) != 0)
     failed = file_error("cannot rename", part);
@@ -62,30 +80,23 @@ error replace_file(const std::string& directory, const std::string& name,
 }
 
 expected<std::vector<char>> read_whole(const std::string& path, std::size_t bytes_max) {
-  open_file file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  owned_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (!file)
     return file_error("cannot open", path);
   std::vector<char> data(bytes_max + 1);
-  std::size_t size = 0;
-  while (size < data.size()) {
-    ssize_t got = ::read(file.fd(), data.data() + size, data.size() - size);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got < 0)
-      return file_error("cannot read", path);
-    if (got == 0)
-      break;
-    size += static_cast<std::size_t>(got);
-  }
+  ssize_t got = read_up_to(file, data, 0);
+  if (got < 0)
+    return file_error("cannot read", path);
+  auto size = static_cast<std::size_t>(got);
   if (size > bytes_max)
     return fail(ec::too_large, path + ": is larger than " + std::to_string(bytes_max) + " bytes");
   data.resize(size);
   return data;
 }
 
-expected<std::uint64_t> checksum_of(const open_file& file, std::uint64_t size) {
+expected<std::uint64_t> checksum_of(const owned_fd& file, std::uint64_t size) {
   struct stat facts {};
-  if (fstat(file.fd(), &facts) != 0)
+  if (fstat(file.get(), &facts) != 0)
     return file_error("cannot stat", "an archive");
   if (static_cast<std::uint64_t>(facts.st_size) != size)
     return fail(ec::store_failed, "has " + std::to_string(facts.st_size) + " bytes instead of "
@@ -94,18 +105,11 @@ expected<std::uint64_t> checksum_of(const open_file& file, std::uint64_t size) {
   std::uint64_t sum = 0;
   for (std::uint64_t at = 0; at < size;) {
     std::size_t wanted = std::min<std::uint64_t>(block.size(), size - at);
-    std::size_t have = 0;
-    while (have < wanted) {
-      ssize_t got =
-          pread(file.fd(), block.data() + have, wanted - have, static_cast<off_t>(at + have));
-      if (got < 0 && errno == EINTR)
-        continue;
-      if (got < 0)
-        return file_error("cannot read", "an archive");
-      if (got == 0)
-        return fail(ec::store_failed, "ends early");
-      have += static_cast<std::size_t>(got);
-    }
+    ssize_t got = read_up_to(file, std::span{block}.first(wanted), at);
+    if (got < 0)
+      return file_error("cannot read", "an archive");
+    if (static_cast<std::size_t>(got) < wanted)
+      return fail(ec::store_failed, "ends early");
     std::array<char, sizeof sum> before{};
     std::memcpy(before.data(), &sum, sizeof sum);
     sum = checksum({before, std::span<const char>{block.data(), wanted}});

@@ -2,44 +2,15 @@
 #pragma once
 
 #include "messages/caf.hpp"
+#include "messages/fd.hpp"
 
 #include <cstdint>
 #include <span>
 #include <string>
-#include <unistd.h>
-#include <utility>
 #include <vector>
 
 /// Files that are on disk when a function says so.
 namespace berth {
-
-/// An open file that closes itself.
-class open_file {
-public:
-  open_file() = default;
-  explicit open_file(int fd)
-    : fd_(fd) {}
-  open_file(open_file&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)) {}
-  open_file& operator=(open_file&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  open_file(const open_file&) = delete;
-  open_file& operator=(const open_file&) = delete;
-  ~open_file() {
-    if (fd_ >= 0)
-      ::close(fd_);
-  }
-
-  int fd() const { return fd_; }
-  /// Gives the descriptor away.
-  int release() { return std::exchange(fd_, -1); }
-  explicit operator bool() const { return fd_ >= 0; }
-
-private:
-  int fd_ = -1;
-};
 
 /// What went wrong with a file, from errno: no_capacity when the disk is full, else store_failed.
 error file_error(const std::string& what, const std::string& path);
@@ -56,7 +27,7 @@ error replace_file(const std::string& directory, const std::string& name,
 expected<std::vector<char>> read_whole(const std::string& path, std::size_t bytes_max);
 
 /// The checksum of an open file's bytes from its start; fails when its size is not `size`.
-expected<std::uint64_t> checksum_of(const open_file& file, std::uint64_t size);
+expected<std::uint64_t> checksum_of(const owned_fd& file, std::uint64_t size);
 
 /// The ending of files that are being written; what bears it after a crash is swept.
 inline constexpr const char* part_suffix = ".part";

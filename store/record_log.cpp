@@ -3,6 +3,7 @@
 
 #include "config/limits.hpp"
 #include "store/checksum.hpp"
+#include "store/durable.hpp"
 
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -81,15 +82,6 @@ bool write_all(int fd, std::span<const char> data, std::uint64_t offset) {
     offset += static_cast<std::uint64_t>(done);
   }
   return true;
-}
-
-bool sync_directory(const std::string& dir) {
-  int fd = ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    return false;
-  bool good = ::fsync(fd) == 0;
-  ::close(fd);
-  return good;
 }
 
 } // namespace
@@ -249,7 +241,7 @@ error log_writer::begin_segment() {
   if (::rename(path.c_str(), named.c_str()) != 0)
     return drop("name " + named);
   path = named;
-  if (!sync_directory(dir_))
+  if (sync_directory(dir_))
     return drop("name " + named);
   fd_ = fd;
   salt_ = head.salt;

@@ -28,6 +28,24 @@ void snapshot_catalog::put(saved_state state) {
   states_.emplace(std::move(id), std::move(state));
 }
 
+void snapshot_catalog::blame(const std::string& id, const std::string& why) {
+  if (const saved_state* known = find(id)) {
+    saved_state damaged = *known;
+    damaged.info.damage = why;
+    put(std::move(damaged));
+  }
+}
+
+void snapshot_catalog::end_session(const std::string& session) {
+  for (const std::string& id : ids(session)) {
+    saved_state state = *find(id);
+    if (state.kind != saved_kind::checkpoint)
+      continue;
+    state.deleted = true; // known again from the journal at the next start
+    put(std::move(state));
+  }
+}
+
 void snapshot_catalog::erase(const std::string& id) {
   auto found = states_.find(id);
   if (found == states_.end())

@@ -30,6 +30,10 @@ class snapshot_catalog {
 public:
   /// Adds a state, or replaces the one of the same id.
   void put(saved_state state);
+  /// Notes why a state cannot be restored, if it is there.
+  void blame(const std::string& id, const std::string& why);
+  /// Wants the checkpoints of a session no more: it is closed.
+  void end_session(const std::string& session);
   /// Forgets a state.
   void erase(const std::string& id);
 

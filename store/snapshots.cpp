@@ -143,13 +143,13 @@ std::string snapshots::archive_of(const std::string& state) const {
 
 // --- saving --------------------------------------------------------------------------------------
 
-expected<open_file> snapshots::begin(const std::string& state) {
+expected<owned_fd> snapshots::begin(const std::string& state) {
   if (!is_file_name(state))
     return fail(ec::malformed, "snapshot: " + state + " cannot be an id");
   if (catalog_.find(state) != nullptr || begun_.contains(state))
     return fail(ec::already_exists, "snapshot: the id " + state + " is in use");
   std::string part = archive_of(state) + part_suffix;
-  open_file file{::open(part.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
+  owned_fd file{::open(part.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
   if (!file)
     return file_error("snapshot: cannot make", part);
   begun_.insert(state);
@@ -204,12 +204,12 @@ expected<std::vector<std::string>> snapshots::finish(saved_state& state) {
 error snapshots::seal(saved_state& state) {
   std::string path = archive_of(state.info.snapshot);
   std::string part = path + part_suffix;
-  open_file file{::open(part.c_str(), O_RDONLY | O_CLOEXEC)};
+  owned_fd file{::open(part.c_str(), O_RDONLY | O_CLOEXEC)};
   if (!file)
     return file_error("snapshot: cannot open", part);
-  if (fdatasync(file.fd()) != 0)
+  if (fdatasync(file.get()) != 0)
     return file_error("snapshot: cannot sync", part);
-  off_t size = lseek(file.fd(), 0, SEEK_END);
+  off_t size = lseek(file.get(), 0, SEEK_END);
   if (size <= 0)
     return fail(ec::store_failed, "snapshot: its archive was not written");
   auto sum = checksum_of(file, static_cast<std::uint64_t>(size));
@@ -294,13 +294,7 @@ void snapshots::keep(const std::string& session, bool alive) {
     return;
   }
   live_.erase(session);
-  for (const std::string& id : catalog_.ids(session)) {
-    saved_state state = *catalog_.find(id);
-    if (state.kind != saved_kind::checkpoint)
-      continue;
-    state.deleted = true; // known again from the journal at the next start
-    catalog_.put(std::move(state));
-  }
+  catalog_.end_session(session);
   drop_unneeded(catalog_.ids(session));
 }
 
@@ -332,7 +326,7 @@ expected<opened_chain> snapshots::open_chain(const std::string& state) {
       opened.files.emplace_back();
       continue;
     }
-    open_file file{::open(archive_of(id).c_str(), O_RDONLY | O_CLOEXEC)};
+    owned_fd file{::open(archive_of(id).c_str(), O_RDONLY | O_CLOEXEC)};
     std::string why;
     if (!file) {
       why = "its archive: " + std::string{std::strerror(errno)};
@@ -355,9 +349,7 @@ expected<opened_chain> snapshots::open_chain(const std::string& state) {
 /// Keeps what was found wrong, so that lists tell it.
 void snapshots::blame(const std::string& state, const std::string& why) {
   log::error("snapshots", "one is damaged", {{"snapshot", state}, {"why", why}});
-  saved_state damaged = *catalog_.find(state);
-  damaged.info.damage = why;
-  catalog_.put(std::move(damaged));
+  catalog_.blame(state, why);
 }
 
 } // namespace berth

@@ -15,7 +15,7 @@ namespace berth {
 /// The archives of a state's chain, open for reading, each checked to its last byte.
 struct opened_chain {
   std::vector<saved_state> states;
-  std::vector<open_file> files;
+  std::vector<owned_fd> files;
 };
 
 /// Saved states on disk. A plain class for one thread; its owner may wait for the disk.
@@ -35,7 +35,7 @@ public:
 
   /// A file for a new state's archive. already_exists when the id is in use, no_capacity when the
   /// disk is full.
-  expected<open_file> begin(const std::string& state);
+  expected<owned_fd> begin(const std::string& state);
 
   /// Makes a state durable: the archive that begin() gave, or none if it was not called. Fills in
   /// what is known only then, and gives the ids of the snapshots that had to go for it. When it

@@ -44,9 +44,9 @@ void spill(const std::string& path, const std::string& text) {
   std::ofstream{path, std::ios::binary | std::ios::trunc} << text;
 }
 
-std::string read_back(const open_file& file) {
+std::string read_back(const owned_fd& file) {
   std::string text(1 << 20, '\0');
-  ssize_t got = pread(file.fd(), text.data(), text.size(), 0);
+  ssize_t got = pread(file.get(), text.data(), text.size(), 0);
   text.resize(got < 0 ? 0 : static_cast<std::size_t>(got));
   return text;
 }
@@ -74,7 +74,7 @@ public:
     auto file = store->begin(state.info.snapshot);
     if (!file)
       return file.error();
-    REQUIRE(write(file->fd(), content.data(), content.size())
+    REQUIRE(write(file->get(), content.data(), content.size())
             == static_cast<ssize_t>(content.size()));
     return store->finish(state);
   }
@@ -85,7 +85,7 @@ public:
     if (!chain)
       return to_refusal(chain.error()).detail;
     std::string all;
-    for (const open_file& file : chain->files)
+    for (const owned_fd& file : chain->files)
       all += (all.empty() ? "" : ",") + (file ? read_back(file) : "-");
     return all;
   }
@@ -348,7 +348,7 @@ TEST_CASE("A full disk fails the one snapshot and harms nothing else") {
       if (!file)
         return file.error();
       std::string content(size, 'x');
-      if (write(file->fd(), content.data(), size) != static_cast<ssize_t>(size)) {
+      if (write(file->get(), content.data(), size) != static_cast<ssize_t>(size)) {
         store->abandon(id); // as its owner does when the machine reports it
         return fail(ec::no_capacity, "full");
       }
