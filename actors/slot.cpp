@@ -183,7 +183,6 @@ private:
   void switch_files(caf::typed_response_promise<Reply> promise, F begin);
   void on_frozen(const guest::frozen& message);
   void on_thawed(const guest::thawed& message);
-  void lose_if(const slot_saver::why_lost& why);
   void report(slot_state state, std::string detail = {});
   void wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number);
   void arm();
@@ -338,7 +337,7 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
       },
       [this, mine](std::uint64_t m, const files_ended& x) {
         if (mine(m))
-          lose_if(saver_.on_files(*machine_, x));
+          saver_.on_files(*machine_, x);
       },
       [this, mine](std::uint64_t m, const std::string& why, bool oom) {
         if (mine(m))
@@ -447,7 +446,6 @@ void slot_logic::on_empty() {
 void slot_logic::destroy() {
   state_ = slot_state::ending;
   fail_requests("the machine was ended");
-  saver_.fail_all("the machine was ended");
   if (machine_)
     machine_->destroy();
 }
@@ -462,7 +460,6 @@ void slot_logic::on_lost(const std::string& why, bool out_of_memory) {
   finish_all(why, out_of_memory);
   contexts_.clear("the machine was lost: " + why);
   fail_requests("the machine was lost: " + why);
-  saver_.fail_all("the machine was lost: " + why);
   report(slot_state::ending, why);
   machine_->destroy();
 }
@@ -471,7 +468,6 @@ void slot_logic::on_gone() {
   finish_all("the machine is gone", false);
   contexts_.clear("the machine is gone");
   fail_requests("the machine is gone");
-  saver_.fail_all("the machine is gone");
   machine_.reset();
   state_ = slot_state::empty;
   report(slot_state::empty);
@@ -831,7 +827,8 @@ void slot_logic::on_wake(wake what, std::uint32_t number) {
     }
     break;
   case wake::state:
-    lose_if(saver_.on_timeout(number));
+    if (std::string why = saver_.on_timeout(number); !why.empty())
+      on_lost(why, false);
     break;
   }
 }
@@ -1083,6 +1080,7 @@ void slot_logic::on_file_word(F step) {
 void slot_logic::fail_requests(const std::string& why) {
   on_file_word([&] { files_.fail_all(fail(ec::machine_failed, why)); });
   watches_.fail_all(fail(ec::machine_failed, why));
+  saver_.fail_all(why);
 }
 
 caf::result<session_usage> slot_logic::on_usage() {
@@ -1135,7 +1133,7 @@ caf::result<context_closed> slot_logic::on_close_context(const close_context& re
 // --- saved states --------------------------------------------------------------------------------
 
 error slot_logic::cannot_switch() const {
-  if (!machine_ || state_ == slot_state::ending || !hello_)
+  if (!is_up())
     return fail(ec::machine_failed, "the session's machine is not up");
   if (!jobs_.empty() || saver_.busy())
     return fail(ec::conflict, "the session's machine is at work");
@@ -1173,7 +1171,7 @@ void slot_logic::switch_files(caf::typed_response_promise<Reply> promise, F begi
 }
 
 caf::result<slot_saved> slot_logic::on_save(const save_slot& request, const open_files& to) {
-  if (!machine_ || state_ == slot_state::ending || !hello_)
+  if (!is_up())
     return fail(ec::machine_failed, "the session's machine is not up");
   auto promise = self_->make_response_promise<slot_saved>();
   saver_.save(*machine_, request, to, promise);
@@ -1183,14 +1181,14 @@ caf::result<slot_saved> slot_logic::on_save(const save_slot& request, const open
 void slot_logic::on_frozen(const guest::frozen& message) {
   if (saver_.is_saving() && message.error.empty())
     contexts_.saved(saver_.checkpoint());
-  lose_if(saver_.on_frozen(*machine_, message));
+  saver_.on_frozen(*machine_, message);
   contexts_.on_awake();
 }
 
 void slot_logic::on_thawed(const guest::thawed& message) {
   if (saver_.is_back() && message.request == saver_.sequence())
     contexts_.went_back(saver_.checkpoint(), message.contexts);
-  lose_if(saver_.on_thawed(message));
+  saver_.on_thawed(message);
   contexts_.on_awake();
 }
 
@@ -1201,13 +1199,8 @@ void slot_logic::on_drop(const drop_slot_state& request) {
     slot_saver::drop(*machine_, request);
 }
 
-void slot_logic::lose_if(const slot_saver::why_lost& why) {
-  if (!why.empty())
-    on_lost(why, false);
-}
-
 void slot_logic::wake_later(std::chrono::milliseconds delay, wake what, std::uint32_t number) {
-  alarms_.push_back({.at = self_->system().clock().now() + delay, .what = what, .number = number});
+  alarms_.push_back({.at = now() + delay, .what = what, .number = number});
   arm();
 }
 
@@ -1217,16 +1210,16 @@ void slot_logic::arm() {
   if (first == alarms_.end() || (armed_ && *armed_ <= first->at))
     return;
   armed_ = first->at;
-  self_->delayed_send(self_, first->at - self_->system().clock().now(), caf::timeout_atom_v);
+  self_->delayed_send(self_, first->at - now(), caf::timeout_atom_v);
 }
 
 void slot_logic::on_alarm() {
-  auto now = self_->system().clock().now();
-  if (armed_ && *armed_ <= now)
+  auto time = now();
+  if (armed_ && *armed_ <= time)
     armed_.reset();
   auto machine = machine_number_;
   for (auto due = alarms_.begin(); due != alarms_.end();) {
-    if (due->at > now) {
+    if (due->at > time) {
       ++due;
       continue;
     }

@@ -33,12 +33,12 @@ void slot_saver::roll(machines::machine& on, const roll_slot& request,
   begin(on, true, 0); // what runs in the background ends with its interpreter
 }
 
-slot_saver::why_lost slot_saver::on_frozen(machines::machine& on, const guest::frozen& message) {
+void slot_saver::on_frozen(machines::machine& on, const guest::frozen& message) {
   if (stage_ != stage::freezing_guest || message.request != sequence_)
-    return {};
+    return;
   if (!message.error.empty()) { // the guest goes on as if nothing had been asked
     end(fail(ec::conflict, "the session cannot rest now: " + message.error));
-    return {};
+    return;
   }
   contexts_ = message.contexts;
   stage_ = stage::switching_files;
@@ -46,25 +46,24 @@ slot_saver::why_lost slot_saver::on_frozen(machines::machine& on, const guest::f
     on.roll_back_files(checkpoint_);
   else
     on.freeze_files(checkpoint_);
-  return {};
 }
 
-slot_saver::why_lost slot_saver::on_files(machines::machine& on, const files_ended& message) {
+void slot_saver::on_files(machines::machine& on, const files_ended& message) {
   auto step = static_cast<files_step>(message.step);
   if (step == files_step::save) {
     auto node = saves_.extract(message.checkpoint);
     if (node.empty())
-      return {};
+      return;
     if (message.error.empty())
       node.mapped().deliver(
           slot_saved{.bytes_written = message.bytes_written, .skipped = message.skipped});
     else
       node.mapped().deliver(fail(ec::store_failed, "the archive: " + message.error));
-    return {};
+    return;
   }
   bool awaited = step == (rolls_ ? files_step::roll_back : files_step::freeze);
   if (stage_ != stage::switching_files || !awaited || message.checkpoint != checkpoint_)
-    return {};
+    return;
   bool done = message.error.empty();
   if (!done) {
     failed_ = fail(ec::conflict, "the session's files cannot be switched now: " + message.error);
@@ -72,7 +71,6 @@ slot_saver::why_lost slot_saver::on_files(machines::machine& on, const files_end
       on.send(guest::drop_checkpoint{.checkpoint = checkpoint_});
   }
   thaw(on, done && rolls_ ? checkpoint_ : 0);
-  return {};
 }
 
 void slot_saver::thaw(machines::machine& on, std::uint64_t checkpoint) {
@@ -80,17 +78,16 @@ void slot_saver::thaw(machines::machine& on, std::uint64_t checkpoint) {
   on.send(guest::thaw{.request = sequence_, .checkpoint = checkpoint});
 }
 
-slot_saver::why_lost slot_saver::on_thawed(const guest::thawed& message) {
+void slot_saver::on_thawed(const guest::thawed& message) {
   if (stage_ != stage::thawing_guest || message.request != sequence_)
-    return {};
+    return;
   detail_ = message.error;
   if (rolls_)
     contexts_ = message.contexts;
   end(std::exchange(failed_, {}));
-  return {};
 }
 
-slot_saver::why_lost slot_saver::on_timeout(std::uint32_t sequence) const {
+std::string slot_saver::on_timeout(std::uint32_t sequence) const {
   if (stage_ == stage::none || sequence != sequence_)
     return {};
   return "the machine did not save or restore its state in time";

@@ -19,12 +19,9 @@ inline constexpr std::chrono::milliseconds state_step_timeout{20'000};
 /// guest's part), the tree of files is switched (the machine's), interpreters go on. One such
 /// sequence at a time; writing an archive goes on beside it.
 ///
-/// Whatever fails, the machine is as it was before, or it is given up: a function that returns a
-/// text says why it has to be.
+/// Whatever fails, the machine is as it was before; one that does not answer in time is given up.
 class slot_saver {
 public:
-  using why_lost = std::string;
-
   [[nodiscard]] bool busy() const { return stage_ != stage::none; }
 
   void freeze(machines::machine& on, const freeze_slot& request,
@@ -35,11 +32,12 @@ public:
             caf::typed_response_promise<slot_saved> promise);
   static void drop(machines::machine& on, const drop_slot_state& request);
 
-  [[nodiscard]] why_lost on_frozen(machines::machine& on, const guest::frozen& message);
-  [[nodiscard]] why_lost on_thawed(const guest::thawed& message);
-  [[nodiscard]] why_lost on_files(machines::machine& on, const files_ended& message);
-  /// The time of the sequence with this number is over.
-  [[nodiscard]] why_lost on_timeout(std::uint32_t sequence) const;
+  void on_frozen(machines::machine& on, const guest::frozen& message);
+  void on_thawed(const guest::thawed& message);
+  void on_files(machines::machine& on, const files_ended& message);
+  /// The time of the sequence with this number is over: why the machine has to be given up, or
+  /// empty when that sequence is over, too.
+  [[nodiscard]] std::string on_timeout(std::uint32_t sequence) const;
   /// The state that is being saved, or gone back to.
   std::uint64_t checkpoint() const { return checkpoint_; }
   /// Whether the files went back and interpreters are being woken.

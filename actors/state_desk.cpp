@@ -102,11 +102,7 @@ void state_desk::closed(const std::string& session) {
   session_states* closing = find(session);
   done own_up = closing == nullptr ? nullptr : std::exchange(closing->when_up, nullptr);
   sessions_.erase(session);
-  for (const std::string& id : known_.ids(session)) {
-    saved_state gone = *state(id);
-    gone.deleted |= gone.kind == saved_kind::checkpoint;
-    known_.put(std::move(gone));
-  }
+  known_.end_session(session);
   auto unneeded = known_.unneeded(known_.ids(session));
   for (const std::string& id : unneeded)
     known_.erase(id);
@@ -224,11 +220,7 @@ void state_desk::on_not_opened(const std::string& session, const std::string& id
                                const error& why) {
   log::error("states", "cannot restore a session's state",
              {{"session", session}, {"state", id}, {"why", describe_error(why)}});
-  if (const saved_state* known = state(id)) {
-    saved_state damaged = *known;
-    damaged.info.damage = to_refusal(why).detail;
-    known_.put(std::move(damaged));
-  }
+  known_.blame(id, to_refusal(why).detail);
   session_states* own = find(session);
   if (own == nullptr)
     return;
@@ -491,11 +483,7 @@ void state_desk::replace_machine(const std::string& session, const std::string& 
             host_.leave_machine(session);
           },
           [this, target, then](const error& why) {
-            if (const saved_state* known = state(target)) {
-              saved_state damaged = *known;
-              damaged.info.damage = to_refusal(why).detail;
-              known_.put(std::move(damaged));
-            }
+            known_.blame(target, to_refusal(why).detail);
             then(why);
           });
 }
@@ -561,6 +549,15 @@ std::string state_desk::base_of(const session_states& of, std::uint64_t number,
     return base->info.snapshot;
   }
   return {};
+}
+
+/// A state of the session's machine is needed by one less.
+void state_desk::unpin(const std::string& session, std::uint64_t number) {
+  session_states* own = find(session);
+  if (own == nullptr)
+    return;
+  if (auto pin = own->pinned.find(number); pin != own->pinned.end() && --pin->second == 0)
+    own->pinned.erase(pin);
 }
 
 /// Lets go of what nobody can go back to.

@@ -70,7 +70,6 @@ struct state_desk_parts {
   std::shared_ptr<const settings> config;
   snapshot_store_actor store;
   history_actor history;
-  std::string machine_kind;
 };
 
 /// The STATE DESK keeps the states of sessions for the SUPERVISOR, whose part it is: snapshots,
@@ -228,6 +227,7 @@ private:
   void record_rollback(const std::string& session, rolled_back answer,
                        std::function<void(rolled_back)> then);
   void note_tip(const std::string& session, const std::string& target, done then);
+  void unpin(const std::string& session, std::uint64_t number);
   void trim(const std::string& session);
   void forget_unneeded(const std::string& session);
   void forget_snapshot(const std::string& id);

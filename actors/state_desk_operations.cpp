@@ -24,6 +24,12 @@ error check_text(const char* field, const std::string& text) {
   return {};
 }
 
+/// Hands an error to whoever waits for the promise.
+template <class Reply>
+auto refuser(caf::typed_response_promise<Reply> promise) {
+  return [promise](const error& why) mutable { promise.deliver(why); };
+}
+
 } // namespace
 
 // --- snapshots -----------------------------------------------------------------------------------
@@ -37,7 +43,7 @@ caf::result<snapshot_info> state_desk::take(const take_snapshot& request,
   auto promise = self_->make_response_promise<snapshot_info>();
   queue(
       session, [this, request, session, promise] { begin_take(request, session, promise); },
-      [promise](const error& why) mutable { promise.deliver(why); });
+      refuser(promise));
   return promise;
 }
 
@@ -119,7 +125,7 @@ caf::result<snapshot_list> state_desk::list(list_snapshots request) {
             std::ranges::stable_sort(kept.snapshots, {}, &snapshot_info::created_at_ms);
             promise.deliver(std::move(kept));
           },
-          [promise](const error& why) mutable { promise.deliver(why); });
+          refuser(promise));
   return promise;
 }
 
@@ -173,7 +179,7 @@ caf::result<rolled_back> state_desk::roll_back(const rollback& request,
                     [this, session, target = *target, first, promise] {
                       begin_roll_back(session, target, first, promise);
                     },
-                    [promise](const error& why) mutable { promise.deliver(why); }, true);
+                    refuser(promise), true);
               });
   return promise;
 }
@@ -281,7 +287,7 @@ caf::result<forked> state_desk::fork(const fork_session& request, const std::str
   auto promise = self_->make_response_promise<forked>();
   queue(
       session, [this, wanted, session, promise] { begin_fork(wanted, session, promise); },
-      [promise](const error& why) mutable { promise.deliver(why); });
+      refuser(promise));
   return promise;
 }
 
@@ -368,10 +374,7 @@ void state_desk::fork_ready(const std::string& session) {
       return;
     auto kept = *each;
     forks_.erase(each);
-    if (session_states* parent = find(kept->parent))
-      if (auto pin = parent->pinned.find(kept->number);
-          pin != parent->pinned.end() && --pin->second == 0)
-        parent->pinned.erase(pin);
+    unpin(kept->parent, kept->number);
     forked answer;
     for (const std::string& id : kept->sessions)
       if (const session_info* info = host_.info_of(id))
@@ -413,7 +416,7 @@ caf::result<session_info> state_desk::pause(const std::string& session) {
             promise.deliver(*info);
         });
       },
-      [promise](const error& why) mutable { promise.deliver(why); });
+      refuser(promise));
   return promise;
 }
 

@@ -47,43 +47,44 @@ void state_desk::write_archive(const std::string& session, const std::string& id
   known_.put(whole);
   for (std::uint64_t each : {number, since})
     ++own->pinned[each];
-  auto unpin = [this, session, both = std::pair{number, since}] {
-    if (session_states* here = find(session))
-      for (std::uint64_t each : {both.first, both.second})
-        if (auto pin = here->pinned.find(each); pin != here->pinned.end() && --pin->second == 0)
-          here->pinned.erase(pin);
+  auto let_go = [this, session, both = std::pair{number, since}] {
+    for (std::uint64_t each : {both.first, both.second})
+      unpin(session, each);
   };
   std::uint64_t most = parts_.config->snapshots.bytes_max;
   self_
       ->request(*slot, caf::infinite,
                 save_slot{.checkpoint = number, .since = since, .bytes_max = most}, file)
       .then(
-          [this, session, whole, unpin](const slot_saved& answer) {
-            unpin();
+          [this, session, whole, let_go](const slot_saved& answer) {
+            let_go();
             if (answer.skipped > 0)
               log::info("states", "left out files of kinds that are not saved",
                         {{"session", session}, {"files", std::to_string(answer.skipped)}});
             finish(session, whole);
           },
-          [unpin, give_up](const error& why) {
-            unpin();
+          [let_go, give_up](const error& why) {
+            let_go();
             give_up(why);
           });
 }
 
 void state_desk::finish(const std::string& session, saved_state whole) {
   std::string id = whole.info.snapshot;
-  // The job's entry may have been written only now.
-  find_entry(whole.info.job, [this, session, id, whole](std::uint64_t entry) mutable {
-    if (state(id) == nullptr) { // the session was closed, or its machine was lost, meanwhile
-      self_->send(parts_.store, abandon_save{.state = id});
-      return on_saved(session, id, fail(ec::conflict, "the session was closed"));
-    }
-    whole.info.entry = entry == 0 ? whole.info.entry : entry;
-    self_->request(parts_.store, caf::infinite, finish_save{.state = std::move(whole)})
-        .then([this, session, id](save_finished& kept) { on_saved(session, id, std::move(kept)); },
-              [this, session, id](const error& why) { on_saved(session, id, why); });
-  });
+  // The job's entry may have been written only now; a number that is known need not be asked for.
+  find_entry(whole.info.entry == 0 ? whole.info.job : std::string{},
+             [this, session, id, whole](std::uint64_t entry) mutable {
+               if (state(id)
+                   == nullptr) { // the session was closed, or its machine was lost, meanwhile
+                 self_->send(parts_.store, abandon_save{.state = id});
+                 return on_saved(session, id, fail(ec::conflict, "the session was closed"));
+               }
+               whole.info.entry = entry == 0 ? whole.info.entry : entry;
+               self_->request(parts_.store, caf::infinite, finish_save{.state = std::move(whole)})
+                   .then([this, session,
+                          id](save_finished& kept) { on_saved(session, id, std::move(kept)); },
+                         [this, session, id](const error& why) { on_saved(session, id, why); });
+             });
 }
 
 void state_desk::on_saved(const std::string& session, const std::string& id,

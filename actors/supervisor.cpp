@@ -202,10 +202,7 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
   slots_.resize(pool.slots_max);
   desk_ = std::make_unique<state_desk>(
       self, *this,
-      state_desk_parts{.config = parts_.config,
-                       .store = parts_.store,
-                       .history = parts_.history,
-                       .machine_kind = std::string{parts_.source->kind()}});
+      state_desk_parts{.config = parts_.config, .store = parts_.store, .history = parts_.history});
   adopt_past();
   self->send(self, caf::tick_atom_v);
   return {
@@ -434,14 +431,7 @@ void supervisor_state::answer(caf::typed_response_promise<outcome> promise, outc
 void supervisor_state::end_unplaced(std::string id, job_state state, std::string detail) {
   const placed_job& job = jobs_.at(id);
   outcome result;
-  result.job = id;
   result.state = state;
-  result.language = job.order.request.language;
-  result.agent_id = job.order.request.agent_id;
-  result.session = job.order.request.session;
-  result.verdict = job.order.verdict;
-  result.submitted_at_ms = job.order.submitted_at_ms;
-  result.ended_at_ms = unix_ms();
   result.detail = std::move(detail);
   if (!job.slot && waiting_.remove(id) > 0)
     forget_waiting(job.order.request.language);
@@ -1259,10 +1249,10 @@ void supervisor_state::on_tick() {
     bool unused = session.info.jobs_alive == 0;
     if (unused && session.last_used + idle_time < time)
       idle.push_back(id);
-    else if (!session.slot)
+    else if (!session.slot && !desk_->asleep(id))
       homeless.push_back(id);
-    else if (unused && pause_time.count() > 0 && session.last_used + pause_time < time
-             && !desk_->holds(id))
+    else if (session.slot && unused && pause_time.count() > 0
+             && session.last_used + pause_time < time && !desk_->holds(id))
       sleepy.push_back(id);
   }
   for (const auto& id : homeless)
