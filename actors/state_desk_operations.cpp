@@ -394,6 +394,7 @@ void state_desk::fork_failed(const std::string& session, const std::string& why)
       continue;
     auto kept = *each;
     forks_.erase(each);
+    unpin(kept->parent, kept->number);
     kept->promise.deliver(fail(ec::machine_failed, "a fork did not come up: " + why));
     for (const std::string& id : kept->sessions)
       host_.close(id);

@@ -727,6 +727,10 @@ TEST_CASE_METHOD(state_house, "A fork that does not come up takes the others wit
   auto list = ask<session_list>(gateway, list_sessions{});
   CHECK(list.answer()->sessions.size() == 1);
   CHECK(job().exit_code.value_or(-1) == 0);
+  // The state they were to have is nobody's now, and the parent's machine lets it go.
+  snapshot("later");
+  snapshot("much later");
+  CHECK(count(files_step::drop) == 1);
 }
 
 // --- sleep ---------------------------------------------------------------------------------------
