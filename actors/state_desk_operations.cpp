@@ -49,11 +49,7 @@ caf::result<snapshot_info> state_desk::take(const take_snapshot& request,
 
 void state_desk::begin_take(const take_snapshot& request, const std::string& session,
                             caf::typed_response_promise<snapshot_info> promise) {
-  label as{.kind = saved_kind::snapshot,
-           .reason = snapshot_reason::asked,
-           .name = request.name,
-           .description = request.description,
-           .memory = true};
+  label as{.name = request.name, .description = request.description};
   // The job's entry is looked up while the machine works; both are there before the answer.
   struct both {
     bool looked_up = false;
@@ -223,11 +219,7 @@ void state_desk::begin_roll_back(const std::string& session, const std::string& 
   sessions_.at(session).going_back = false;
   if (!snapshot_first)
     return roll_back_to(session, target, {}, promise);
-  label as{.kind = saved_kind::snapshot,
-           .reason = snapshot_reason::before_rollback,
-           .name = "before-rollback",
-           .description = {},
-           .memory = true};
+  label as{.reason = snapshot_reason::before_rollback, .name = "before-rollback"};
   freeze(session, as, [this, session, target, promise](expected<std::string> id) mutable {
     if (!id) { // what was to be kept cannot be: then nothing is thrown away
       promise.deliver(id.error());
@@ -298,11 +290,7 @@ void state_desk::begin_fork(const fork_session& request, const std::string& sess
     return start_forks(request, session, request.snapshot, promise);
   if (!is_unsaved(own) && own.machine.number_of(own.current))
     return start_forks(request, session, own.current, promise);
-  label as{.kind = saved_kind::checkpoint,
-           .reason = snapshot_reason::asked,
-           .name = {},
-           .description = {},
-           .memory = false};
+  label as{.kind = saved_kind::checkpoint, .memory = false};
   freeze(session, as, [this, request, session, promise](expected<std::string> id) mutable {
     if (!id) {
       promise.deliver(id.error());
@@ -429,11 +417,7 @@ void state_desk::begin_pause(const std::string& session, done then) {
   }
   if (!is_unsaved(own))
     return fall_asleep(session, std::move(then));
-  label as{.kind = saved_kind::snapshot,
-           .reason = snapshot_reason::pause,
-           .name = "pause",
-           .description = {},
-           .memory = false};
+  label as{.reason = snapshot_reason::pause, .name = "pause", .memory = false};
   freeze(session, as, [this, session, then](expected<std::string> id) {
     if (!id) {
       then(id.error());
@@ -517,11 +501,7 @@ void state_desk::checkpoint(const std::string& session) {
         session_states& own = sessions_.at(session);
         if (!is_unsaved(own))
           return release(session);
-        label as{.kind = saved_kind::checkpoint,
-                 .reason = snapshot_reason::asked,
-                 .name = {},
-                 .description = {},
-                 .memory = false};
+        label as{.kind = saved_kind::checkpoint, .memory = false};
         freeze(session, as, [this, session](expected<std::string> id) {
           if (id)
             save_behind(session, *id);
@@ -555,11 +535,8 @@ void state_desk::park_all() {
           auto asleep = [](const error&) {};
           if (!is_unsaved(own))
             return fall_asleep(session, asleep);
-          label as{.kind = saved_kind::checkpoint,
-                   .reason = snapshot_reason::pause,
-                   .name = {},
-                   .description = {},
-                   .memory = false};
+          label as{
+              .kind = saved_kind::checkpoint, .reason = snapshot_reason::pause, .memory = false};
           freeze(session, as, [this, session, asleep](expected<std::string> id) {
             if (id)
               save_behind(session, *id);

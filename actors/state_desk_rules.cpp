@@ -48,9 +48,7 @@ void state_desk::save_before(const std::string& session, const std::string& job)
   hold(session);
   label as{.kind = visible ? saved_kind::snapshot : saved_kind::checkpoint,
            .reason = snapshot_reason::before_job,
-           .name = visible ? "before-job" : "",
-           .description = {},
-           .memory = true};
+           .name = visible ? "before-job" : ""};
   find_entry(visible ? own.last_job : "", [this, session, job, visible, as](std::uint64_t entry) {
     if (session_states* here = find(session); here != nullptr && entry != 0)
       here->last_entry = entry;
@@ -113,11 +111,7 @@ void state_desk::after_failure(const std::string& session, outcome result,
   if (!rules().snapshot_on_failure)
     return roll_back_failed(session, std::move(result), std::move(promise));
   auto kept = std::make_shared<outcome>(std::move(result));
-  label as{.kind = saved_kind::snapshot,
-           .reason = snapshot_reason::after_failure,
-           .name = "after-failure",
-           .description = {},
-           .memory = true};
+  label as{.reason = snapshot_reason::after_failure, .name = "after-failure"};
   freeze(session, as, [this, session, kept, promise](expected<std::string> id) {
     if (id) {
       kept->snapshot_after = *id;
