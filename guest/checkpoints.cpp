@@ -26,8 +26,7 @@ checkpoints::checkpoints(event_loop& loop, channel& out, kernel_table& kernels,
 // --- rest ----------------------------------------------------------------------------------------
 
 void checkpoints::on_freeze(const freeze& request) {
-  std::string why =
-      at_rest_ || stage_ != stage::none ? "the machine rests" : why_not_(request.force);
+  std::string why = at_rest_ ? "the machine rests" : why_not_(request.force);
   if (why.empty())
     why = kernels_.why_no_rest();
   if (why.empty() && request.checkpoint != 0 && copies_.size() + kernels_.all().size() > copies_max)
@@ -147,15 +146,12 @@ void checkpoints::finish_thaw() {
 }
 
 void checkpoints::drop(std::uint64_t checkpoint) {
-  for (auto it = copies_.begin(); it != copies_.end();) {
-    copy& each = *it++;
-    if (each.checkpoint != checkpoint || checkpoint == 0)
-      continue;
-    each.link->close();
-    if (each.pid > 1)
+  copies_.remove_if([&](const copy& each) {
+    bool dropped = each.checkpoint == checkpoint;
+    if (dropped && each.pid > 1)
       kill(each.pid, SIGKILL);
-    copies_.remove_if([&](const copy& other) { return &other == &each; });
-  }
+    return dropped;
+  });
 }
 
 // --- progress ------------------------------------------------------------------------------------
@@ -167,8 +163,7 @@ void checkpoints::append_pids(std::vector<pid_t>& to) const {
 }
 
 bool checkpoints::waking() const {
-  return (stage_ == stage::waking && checkpoint_ != 0)
-         || (stage_ == stage::freezing && checkpoint_ != 0);
+  return checkpoint_ != 0 && (stage_ == stage::waking || stage_ == stage::freezing);
 }
 
 void checkpoints::step() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guest/interpreters.hpp"
 
+#include "guest/send_fds.hpp"
 #include "messages/limits.hpp"
 
 #include <sys/epoll.h>
@@ -28,24 +29,6 @@ struct ready_message {
   std::int32_t pid;
 };
 
-/// Sends one letter with descriptors. False when the other end is gone.
-bool send_letter(int socket, char letter, std::span<const int> fds) {
-  std::array<char, 16> body{letter};
-  iovec part{body.data(), 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(4 * sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-  cmsghdr* head = CMSG_FIRSTHDR(&message);
-  head->cmsg_level = SOL_SOCKET;
-  head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = CMSG_LEN(fds.size_bytes());
-  std::memcpy(CMSG_DATA(head), fds.data(), fds.size_bytes());
-  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
-}
-
 } // namespace
 
 std::uint64_t cpu_time_us(pid_t pid) {
@@ -59,7 +42,7 @@ std::uint64_t cpu_time_us(pid_t pid) {
 
 bool taken_interpreter::run(int stdin_fd, int stdout_fd, int stderr_fd, int job_fd) const {
   std::array<int, 4> fds{stdin_fd, stdout_fd, stderr_fd, job_fd};
-  return send_letter(control.get(), letter_run, fds);
+  return send_with_fds(control.get(), std::span{&letter_run, 1}, fds);
 }
 
 void interpreters::serve(owned_fd side_socket) {
@@ -178,8 +161,8 @@ bool interpreters::ask_for_spare(interpreter& origin, taker waiting) {
     return false;
   owned_fd ours{ends[0]};
   owned_fd theirs{ends[1]};
-  std::array<int, 1> fds{theirs.get()};
-  if (!send_letter(origin.control.get(), letter_fork, fds))
+  int fd = theirs.get();
+  if (!send_with_fds(origin.control.get(), std::span{&letter_fork, 1}, std::span{&fd, 1}))
     return false;
   add(origin.language, std::move(ours), false, std::move(waiting));
   return true;

@@ -84,7 +84,7 @@ public:
   bool announced = false;
   /// The server wants it ended: no stage follows.
   bool ending = false;
-  /// Processor time of a warm interpreter before it became the job.
+  /// Processor time of a warm interpreter before it became the job, of a live one before the cell.
   std::uint64_t cpu_before_us = 0;
 
 private:

@@ -27,11 +27,12 @@ bool has_nul(const std::string& text) {
 } // namespace
 
 job_table::job_table(event_loop& loop, channel& out, interpreters& warm, kernel_table& kernels,
-                     workspace& files)
+                     const checkpoints& parked, workspace& files)
   : loop_(loop)
   , channel_(out)
   , interpreters_(warm)
   , kernels_(kernels)
+  , checkpoints_(parked)
   , files_(files) {}
 
 std::string job_table::why_refused(const start_job& request) const {
@@ -236,8 +237,7 @@ std::vector<pid_t> job_table::kept() const {
     pids.push_back(bash_.pid);
   interpreters_.append_pids(pids);
   kernels_.append_pids(pids);
-  if (also_kept_)
-    also_kept_(pids);
+  checkpoints_.append_pids(pids);
   return pids;
 }
 
@@ -279,7 +279,7 @@ bool job_table::sweeping() const {
 }
 
 void job_table::sweep() {
-  if (!sweeping() || (sweeping_held_ && sweeping_held_()))
+  if (!sweeping() || checkpoints_.waking())
     return;
   bool exclusive = std::any_of(jobs_.begin(), jobs_.end(),
                                [](const auto& item) { return item.second->exclusive(); });

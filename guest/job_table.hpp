@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "guest/checkpoints.hpp"
 #include "guest/interpreters.hpp"
 #include "guest/job.hpp"
 #include "guest/kernel_table.hpp"
@@ -20,7 +21,7 @@ public:
   static constexpr std::size_t jobs_max = 16;
 
   job_table(event_loop& loop, channel& out, interpreters& warm, kernel_table& kernels,
-            workspace& files);
+            const checkpoints& parked, workspace& files);
 
   /// Starts a job or refuses it.
   void start(start_job request);
@@ -35,12 +36,6 @@ public:
   /// What keeps the machine from resting: a job, or (not with `force`) a process that somebody left
   /// in the background. Empty: nothing, and then nothing waits for a job any more either.
   std::string why_no_rest(bool force);
-  /// Whether processes are about to come to be that are not known yet: nothing is swept meanwhile.
-  void set_sweeping_held(std::function<bool()> is_held) { sweeping_held_ = std::move(is_held); }
-  /// Names more processes that are not to be swept away.
-  void set_also_kept(std::function<void(std::vector<pid_t>&)> also) {
-    also_kept_ = std::move(also);
-  }
 
   /// Children died, or may at last be in reach.
   void reap();
@@ -77,14 +72,13 @@ private:
   channel& channel_;
   interpreters& interpreters_;
   kernel_table& kernels_;
+  const checkpoints& checkpoints_;
   workspace& files_;
   std::map<std::uint32_t, std::unique_ptr<job>> jobs_;
   waiting_bash bash_;
   /// The server said so, or a job was in Bash: another waits, then, for the next.
   bool bash_wanted_ = false;
   leftover_killer leftovers_;
-  std::function<bool()> sweeping_held_;
-  std::function<void(std::vector<pid_t>&)> also_kept_;
   std::string wanted_spare_;
   /// Whether no code and no file of a user is in the machine yet, so that what a compiler makes of
   /// a source is what it would make of it anywhere.

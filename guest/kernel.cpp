@@ -63,8 +63,8 @@ kernel::kernel(event_loop& loop, channel& out, open_kernel request, const events
   , request_(std::move(request)) {}
 
 kernel::~kernel() {
-  for (stray& each : strays_)
-    loop_.forget(each.pipe.get());
+  for (const owned_fd& pipe : strays_)
+    loop_.forget(pipe.get());
   loop_.forget(repeat_timer_.get());
 }
 
@@ -84,7 +84,7 @@ bool kernel::begin_cell() {
                          each.streams.program_stderr(), file.get()};
   bytes frame = kernel_words::run_cell(each.streams.number(), each.stdin_open, each.code,
                                        static_cast<bool>(file));
-  each.cpu_before_us = cpu_time_us(pid);
+  each.streams.cpu_before_us = cpu_time_us(pid);
   if (!link.send(frame, std::span{fds}.first(file ? 4 : 3)))
     return false;
   each.code.clear();
@@ -101,7 +101,7 @@ void kernel::end_cell(const kernel_words::ended& said) {
   each.report.error = said.error;
   each.streams.set_status(W_EXITCODE(said.status & 0xFF, 0));
   std::uint64_t now = cpu_time_us(pid);
-  each.streams.add_account(now - std::min(now, each.cpu_before_us), said.memory_peak_bytes);
+  each.streams.add_account(now - std::min(now, each.streams.cpu_before_us), said.memory_peak_bytes);
   each.over = true;
   phase = kernel_phase::idle;
 }
@@ -110,7 +110,6 @@ void kernel::kill_cell(int status, const rusage& usage) {
   cell& each = *current;
   each.report.execution_count = cells;
   each.report.kernel_alive = false;
-  each.streams.cpu_before_us = each.cpu_before_us;
   each.streams.add_usage(usage);
   each.streams.set_status(status);
   each.over = true;
@@ -139,25 +138,25 @@ bool kernel::finish_cell() {
 void kernel::keep_strays() {
   for (owned_fd& pipe : current->streams.take_open_pipes()) {
     if (strays_.size() >= strays_max) {
-      loop_.forget(strays_.front().pipe.get());
+      loop_.forget(strays_.front().get());
       strays_.pop_front();
     }
-    strays_.push_back({std::move(pipe)});
+    strays_.push_back(std::move(pipe));
     auto it = std::prev(strays_.end());
-    loop_.watch(it->pipe.get(), EPOLLIN, [this, it](std::uint32_t) { drain_stray(it); });
+    loop_.watch(it->get(), EPOLLIN, [this, it](std::uint32_t) { drain_stray(it); });
   }
 }
 
-void kernel::drain_stray(std::list<stray>::iterator it) {
+void kernel::drain_stray(std::list<owned_fd>::iterator it) {
   static std::array<char, 64 * limits::kib> buffer;
-  ssize_t count = ::read(it->pipe.get(), buffer.data(), buffer.size());
+  ssize_t count = ::read(it->get(), buffer.data(), buffer.size());
   if (count < 0 && (errno == EAGAIN || errno == EINTR))
     return;
   if (count > 0) {
     late_bytes_ += static_cast<std::uint64_t>(count);
     return;
   }
-  loop_.forget(it->pipe.get());
+  loop_.forget(it->get());
   strays_.erase(it);
 }
 
@@ -198,7 +197,7 @@ void kernel::send_interrupt() {
 }
 
 void kernel::kill_process() const {
-  if (pid > 1 && !dead)
+  if (pid > 1 && !dead())
     kill(pid, SIGKILL);
 }
 

@@ -23,7 +23,7 @@ enum class kernel_phase : std::uint8_t {
   resting,
   /// It was told to go on, and has not said that it does.
   waking,
-  /// Its process is dead, or about to be; what it started is being killed.
+  /// Its process is dead; what it started is being killed.
   ending,
 };
 
@@ -38,8 +38,6 @@ struct cell {
   std::size_t result_bytes = 0;
   std::uint64_t results_lost = 0;
   std::uint64_t results_lost_bytes = 0;
-  /// Processor time of the interpreter before.
-  std::uint64_t cpu_before_us = 0;
   bool over = false;
 
   /// Keeps a result, within bounds.
@@ -70,6 +68,7 @@ public:
   const std::string& context() const { return request_.context; }
   const std::string& language() const { return request_.language; }
   const open_kernel& request() const { return request_; }
+  bool dead() const { return phase == kernel_phase::ending; }
 
   /// Gives it its cell; started at once when it is idle, else as soon as it is up.
   void take_cell(const run_cell& request);
@@ -94,8 +93,7 @@ public:
   std::uint32_t cells = 0;
   kernel_link link;
   std::unique_ptr<cell> current;
-  /// How it ended; meaningful when `dead`.
-  bool dead = false;
+  /// How it ended; meaningful when it is dead.
   int wait_status = 0;
   /// Why the guest ended it; empty: it ended by itself.
   std::string reason;
@@ -109,19 +107,15 @@ public:
   std::string no_rest;
 
 private:
-  struct stray {
-    owned_fd pipe;
-  };
-
   void keep_strays();
-  void drain_stray(std::list<stray>::iterator it);
+  void drain_stray(std::list<owned_fd>::iterator it);
+  void send_interrupt();
 
   event_loop& loop_;
   channel& channel_;
   open_kernel request_;
-  void send_interrupt();
-
-  std::list<stray> strays_;
+  /// Pipes of earlier cells.
+  std::list<owned_fd> strays_;
   owned_fd repeat_timer_;
   std::uint32_t interrupted_ = 0;
   std::uint64_t late_bytes_ = 0;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guest/kernel_link.hpp"
 
+#include "guest/send_fds.hpp"
+
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 
 namespace berth::guest {
 
 namespace {
 
-constexpr std::size_t fds_max = 4;
 /// Reads of the last words of an interpreter that is gone: no more than one cell may show.
 constexpr int last_reads_max = 128;
 
@@ -30,23 +30,7 @@ owned_fd kernel_link::open() {
 }
 
 bool kernel_link::send(const bytes& frame, std::span<const int> fds) {
-  iovec part{const_cast<char*>(frame.data()), frame.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(fds_max * sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  if (!fds.empty()) {
-    message.msg_control = control.data();
-    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-    cmsghdr* head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(fds.size_bytes());
-    std::memcpy(CMSG_DATA(head), fds.data(), fds.size_bytes());
-  }
-  return socket_
-         && sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT)
-                == static_cast<ssize_t>(frame.size());
+  return send_with_fds(socket_.get(), frame, fds);
 }
 
 /// One read and what it brought. False when nothing more is there now.

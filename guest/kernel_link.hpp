@@ -32,7 +32,6 @@ public:
   /// Hears what was said until now, the end aside.
   void hear_rest();
   void close();
-  bool is_open() const { return static_cast<bool>(socket_); }
 
 private:
   bool receive();

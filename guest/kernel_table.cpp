@@ -33,7 +33,7 @@ kernel_table::kernel_table(event_loop& loop, channel& out, interpreters& warm)
 
 kernel* kernel_table::find(const std::string& context) {
   for (kernel& each : all_)
-    if (each.phase != kernel_phase::ending && each.context() == context)
+    if (!each.dead() && each.context() == context)
       return &each;
   return nullptr;
 }
@@ -70,45 +70,57 @@ void kernel_table::open(open_kernel request) {
   start(all_.emplace_back(loop_, channel_, std::move(request), told_));
 }
 
+/// The plan of a start, and the descriptors that it takes, warm or cold.
+struct kernel_table::start_kit {
+  kernel_plan plan;
+  /// The interpreter's end of the link.
+  owned_fd control;
+  owned_fd nothing;
+  owned_fd description;
+};
+
 void kernel_table::start(kernel& each) {
-  kernel_plan plan = plan_kernel(each.request());
-  if (!plan.error.empty())
-    return start_failed(each, std::move(plan.error));
-  if (plan.warm.empty() || !interpreters_.available(plan.warm))
-    return start_cold(each);
-  // One that is ready is given at once: `each` lives.
-  interpreters_.take(plan.warm, true, [&](std::optional<taken_interpreter> taken) {
-    owned_fd description = memory_file("job", plan.job_file.data(), plan.job_file.size());
-    owned_fd nothing{::open("/dev/null", O_RDWR | O_CLOEXEC)};
-    owned_fd theirs = each.link.open();
-    if (!taken || !description || !nothing || !theirs
-        || !taken->run(theirs.get(), nothing.get(), nothing.get(), description.get()))
-      return start_cold(each);
-    each.pid = taken->pid;
-    each.path = run_path::warm;
-    // Who has a live Python seldom wants a plain one, which would hold memory for nothing. The
-    // server knows, and has another brought when it is wrong.
-    if (each.language() == "python")
-      interpreters_.dismiss("python");
-  });
+  start_kit kit{plan_kernel(each.request()), {}, {}, {}};
+  if (!kit.plan.error.empty())
+    return start_failed(each, std::move(kit.plan.error));
+  kit.description = memory_file("job", kit.plan.job_file.data(), kit.plan.job_file.size());
+  kit.nothing.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  kit.control = each.link.open();
+  if (!kit.description || !kit.nothing || !kit.control)
+    return start_failed(each, std::string{"cannot prepare it: "} + std::strerror(errno));
+  if (!start_warm(each, kit))
+    start_cold(each, kit);
 }
 
-void kernel_table::start_cold(kernel& each) {
-  kernel_plan plan = plan_kernel(each.request());
+bool kernel_table::start_warm(kernel& each, const start_kit& kit) {
+  if (kit.plan.warm.empty() || !interpreters_.available(kit.plan.warm))
+    return false;
+  // One that is ready is given at once.
+  std::optional<taken_interpreter> taken;
+  interpreters_.take(kit.plan.warm, true, [&](auto given) { taken = std::move(given); });
+  if (!taken
+      || !taken->run(kit.control.get(), kit.nothing.get(), kit.nothing.get(),
+                     kit.description.get()))
+    return false;
+  each.pid = taken->pid;
+  each.path = run_path::warm;
+  // Who has a live Python seldom wants a plain one, which would hold memory for nothing. The
+  // server knows, and has another brought when it is wrong.
+  if (each.language() == "python")
+    interpreters_.dismiss("python");
+  return true;
+}
+
+void kernel_table::start_cold(kernel& each, const start_kit& kit) {
   launch_request request;
-  request.program = plan.program;
-  request.argv = plan.argv;
-  request.env = plan.env;
+  request.program = kit.plan.program;
+  request.argv = kit.plan.argv;
+  request.env = kit.plan.env;
   request.cwd = each.request().cwd;
-  owned_fd description = memory_file("job", plan.job_file.data(), plan.job_file.size());
-  owned_fd nothing{::open("/dev/null", O_RDWR | O_CLOEXEC)};
-  owned_fd theirs = each.link.open();
-  if (!description || !nothing || !theirs)
-    return start_failed(each, std::string{"cannot prepare it: "} + std::strerror(errno));
-  request.stdin_fd = theirs.get();
-  request.stdout_fd = nothing.get();
-  request.stderr_fd = nothing.get();
-  request.job_fd = plan.job_file.empty() ? -1 : description.get();
+  request.stdin_fd = kit.control.get();
+  request.stdout_fd = kit.nothing.get();
+  request.stderr_fd = kit.nothing.get();
+  request.job_fd = kit.plan.job_file.empty() ? -1 : kit.description.get();
   launched result = launch(request);
   if (result.pid < 0)
     return start_failed(each, std::move(result.error));
@@ -119,7 +131,6 @@ void kernel_table::start_cold(kernel& each) {
 /// There is no process: nothing to wait for.
 void kernel_table::start_failed(kernel& each, std::string why) {
   each.reason = std::move(why);
-  each.dead = true;
   failed_ = {each.context(), each.reason};
   finish(each);
 }
@@ -182,7 +193,7 @@ void kernel_table::on_end(kernel& each, const char* reason) {
     return each.kill_process();
   // One that never woke: there is nothing to wait for.
   each.link.close();
-  each.dead = each.is_swept = true;
+  each.is_swept = true;
   each.phase = kernel_phase::ending;
 }
 
@@ -258,12 +269,11 @@ bool kernel_table::end(std::uint32_t number) {
 
 bool kernel_table::gone(pid_t pid, int status, const rusage& usage) {
   for (kernel& each : all_) {
-    if (each.pid != pid || each.dead)
+    if (each.pid != pid || each.dead())
       continue;
     // Its last words: a cell may have ended before its interpreter did.
     each.link.hear_rest();
     each.link.close();
-    each.dead = true;
     each.wait_status = status;
     if (each.current && each.phase == kernel_phase::busy && !each.current->over)
       each.kill_cell(status, usage);
@@ -278,18 +288,18 @@ bool kernel_table::gone(pid_t pid, int status, const rusage& usage) {
 
 void kernel_table::append_pids(std::vector<pid_t>& to) const {
   for (const kernel& each : all_)
-    if (each.pid > 1 && !each.dead)
+    if (each.pid > 1 && !each.dead())
       to.push_back(each.pid);
 }
 
 bool kernel_table::sweeping() const {
   return std::any_of(all_.begin(), all_.end(),
-                     [](const kernel& each) { return each.dead && !each.is_swept; });
+                     [](const kernel& each) { return each.dead() && !each.is_swept; });
 }
 
 void kernel_table::swept() {
   for (kernel& each : all_)
-    if (each.dead)
+    if (each.dead())
       each.is_swept = true;
   on_room();
 }
@@ -298,9 +308,9 @@ void kernel_table::on_room() {
   for (auto it = all_.begin(); it != all_.end();) {
     kernel& each = *it++;
     each.on_room();
-    if (each.current && each.current->over && !(each.dead && !each.is_swept))
+    if (each.current && each.current->over && !(each.dead() && !each.is_swept))
       each.finish_cell();
-    if (each.dead && each.is_swept && !(each.current && each.current->over))
+    if (each.dead() && each.is_swept && !(each.current && each.current->over))
       finish(each);
   }
 }

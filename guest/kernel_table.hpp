@@ -53,8 +53,10 @@ public:
 private:
   kernel* find(const std::string& context);
   kernel* of_cell(std::uint32_t number);
+  struct start_kit;
   void start(kernel& each);
-  void start_cold(kernel& each);
+  bool start_warm(kernel& each, const start_kit& kit);
+  void start_cold(kernel& each, const start_kit& kit);
   void start_failed(kernel& each, std::string why);
   void on_word(kernel& each, kernel_words::word& word);
   void on_ready(kernel& each, pid_t pid);

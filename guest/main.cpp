@@ -62,14 +62,12 @@ public:
         [](bool broken) { _exit(broken ? exit_protocol_broken : exit_peer_gone); })
     , interpreters_(loop_, [this](const std::string& language) { channel_.send(warmed{language}); })
     , kernels_(loop_, channel_, interpreters_)
-    , jobs_(loop_, channel_, interpreters_, kernels_, files_)
     , checkpoints_(loop_, channel_, kernels_,
                    [this](bool force) { return jobs_.why_no_rest(force); })
+    , jobs_(loop_, channel_, interpreters_, kernels_, checkpoints_, files_)
     , watches_(
           loop_, [this] { return !channel_.full(); },
           [this](const files_changed& message) { channel_.send(message); }) {
-    jobs_.set_sweeping_held([this] { return checkpoints_.waking(); });
-    jobs_.set_also_kept([this](std::vector<pid_t>& pids) { checkpoints_.append_pids(pids); });
     sigset_t mask;
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
@@ -189,8 +187,8 @@ private:
   channel channel_;
   interpreters interpreters_;
   kernel_table kernels_;
-  job_table jobs_;
   checkpoints checkpoints_;
+  job_table jobs_;
   file_tasks tasks_;
   watches watches_;
   owned_fd signals_;
