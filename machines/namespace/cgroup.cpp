@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/namespace/cgroup.hpp"
 
+#include "machines/namespace/directory.hpp"
+
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -10,7 +12,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <fstream>
 #include <sstream>
@@ -147,15 +148,12 @@ bool leave_leaf(int own, const std::string& leaf, pid_t server) {
 /// Names of the groups below an open one.
 std::vector<std::string> groups_below(int group) {
   std::vector<std::string> names;
-  owned_fd again{::openat(group, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
-  if (dir == nullptr)
+  open_dir dir = read_directory(owned_fd{::openat(group, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)});
+  if (!dir)
     return names;
-  (void)again.release();
-  while (dirent* entry = ::readdir(dir))
+  while (dirent* entry = ::readdir(dir.get()))
     if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
       names.emplace_back(entry->d_name);
-  ::closedir(dir);
   return names;
 }
 
@@ -390,15 +388,12 @@ std::vector<cgroup_fact> probe_cgroups() {
 
 std::size_t clear_cgroup(const std::string& path, int tries, bool& removed) {
   std::size_t killed = 0;
-  if (DIR* dir = ::opendir(path.c_str())) {
-    while (dirent* entry = ::readdir(dir)) {
-      std::string_view name = entry->d_name;
+  if (open_dir dir{::opendir(path.c_str())})
+    while (dirent* entry = ::readdir(dir.get())) {
       bool below = false;
-      if (entry->d_type == DT_DIR && name != "." && name != "..")
-        killed += clear_cgroup(path + "/" + std::string{name}, tries, below);
+      if (entry->d_type == DT_DIR && !is_dots(entry->d_name))
+        killed += clear_cgroup(path + "/" + entry->d_name, tries, below);
     }
-    ::closedir(dir);
-  }
   for (removed = ::rmdir(path.c_str()) == 0 || errno == ENOENT; !removed && tries > 0; --tries) {
     std::ifstream in{path + "/cgroup.procs"};
     for (pid_t pid = 0; in >> pid;)

@@ -92,12 +92,12 @@ int raise_loopback(site&) {
 
 /// One tmpfs holds all that the machine ever writes, so one number caps it, and another its files.
 int mount_disk(site& at) {
-  const tree_beginning* begins = at.plan.beginning;
-  bool made = begins != nullptr && begins->disk >= 0;
+  int restored = at.plan.beginning.disk;
   // One that archives were restored to is there already.
-  if (made ? ::move_mount(begins->disk, "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH) != 0
-           : ::mount("disk", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, at.plan.disk_options.c_str())
-                 != 0)
+  if (restored >= 0
+          ? ::move_mount(restored, "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH) != 0
+          : ::mount("disk", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, at.plan.disk_options.c_str())
+                != 0)
     return -errno;
   auto& disk = at.handles.files[static_cast<std::size_t>(__builtin_ctz(spawner::handle_disk))];
   disk.reset(::open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -107,16 +107,16 @@ int mount_disk(site& at) {
 /// Disks of the machine that this one was forked from, read-only, twice each: as they are, for
 /// forks of this one, and with the files of their agent as those of ours, for the tree.
 int mount_parents_disks(site& at) {
-  const tree_beginning* begins = at.plan.beginning;
-  if (begins == nullptr || begins->disks.empty())
+  const tree_beginning& begins = at.plan.beginning;
+  if (begins.disks.empty())
     return 0;
   owned_fd home{::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)};
-  if (!home || ::setns(begins->parent_pidfd, CLONE_NEWNS) != 0)
+  if (!home || ::setns(begins.parent_pidfd, CLONE_NEWNS) != 0)
     return -errno;
   int plain[disks_max];
   int mapped[disks_max];
   std::size_t count = 0;
-  for (const auto& one : begins->disks) {
+  for (const auto& one : begins.disks) {
     plain[count] = ::open_tree(AT_FDCWD, one.from.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     mapped[count] = ::open_tree(AT_FDCWD, one.from.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (plain[count] < 0 || mapped[count] < 0)
@@ -127,7 +127,7 @@ int mount_parents_disks(site& at) {
       || ::mkdir("mapped", 0755) != 0)
     return -errno;
   count = 0;
-  for (const auto& one : begins->disks) {
+  for (const auto& one : begins.disks) {
     mount_attr only_read{};
     only_read.attr_set = MOUNT_ATTR_RDONLY;
     mount_attr wanted = only_read;
@@ -185,8 +185,8 @@ int furnish_disk(site& at) {
                                      {"/tmp/0/up/run", 0755, false},
                                      {"/tmp/0/up/run/lock", 01777, false},
                                      {"/tmp/0/up/run/shm", 01777, false}};
-  if (at.plan.beginning != nullptr && !at.plan.beginning->lowers.empty())
-    return furnish_top(at.plan.beginning->lowers);
+  if (!at.plan.beginning.lowers.empty())
+    return furnish_top(at.plan.beginning.lowers);
   for (const auto& one : places) {
     if (::mkdir(one.path, one.mode) != 0)
       return -errno;
@@ -201,7 +201,7 @@ int furnish_disk(site& at) {
 /// The tree: what is written lies over the house's own small root, which no machine can change.
 int mount_tree(site& at) {
   static char options[4'000];
-  const char* lowers = at.plan.beginning != nullptr ? at.plan.beginning->lowers.c_str() : "";
+  const char* lowers = at.plan.beginning.lowers.c_str();
   int size = std::snprintf(options, sizeof options, "lowerdir=%s%s/,upperdir=0/up,workdir=0/work%s",
                            lowers, *lowers == '\0' ? "" : ":", tree_options(at.plan.ordinary_user));
   if (size < 0 || static_cast<std::size_t>(size) >= sizeof options)

@@ -26,8 +26,8 @@ struct containment_plan {
   /// What house_mounts said.
   const std::vector<std::string>* mounts = nullptr;
   const cgroup_tree* cgroups = nullptr;
-  /// What the tree begins with; null: with nothing.
-  const tree_beginning* beginning = nullptr;
+  /// What the tree begins with.
+  const tree_beginning& beginning;
   /// Whether the mounts are made by an ordinary user in a namespace of its own.
   bool ordinary_user = false;
   berth_confinement confinement{};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "machines/namespace/namespace_settings.hpp"
+#include "machines/namespace/templates/protocol.h"
 
 #include <string>
 #include <string_view>
@@ -15,8 +16,8 @@ inline constexpr const char* house_lib_dir = "/opt/berth";
 inline constexpr const char* house_guest = "/opt/berth/berth-guest";
 
 /// The base's directories, as a machine's mount namespace has them.
-inline constexpr const char* base_anchor = "/machine";
-inline constexpr const char* base_tree = "/machine/root";
+inline constexpr const char* base_anchor = BERTH_MACHINE_ANCHOR;
+inline constexpr const char* base_tree = BERTH_MACHINE_TREE;
 inline constexpr const char* base_house = "/house";
 inline constexpr const char* base_next = "/next";
 /// Where a machine's disk is, below its house.

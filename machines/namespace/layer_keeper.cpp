@@ -2,6 +2,7 @@
 #include "machines/namespace/layer_keeper.hpp"
 
 #include "machines/namespace/archive.hpp"
+#include "machines/namespace/directory.hpp"
 #include "machines/namespace/house.hpp"
 #include "machines/namespace/layer_restore.hpp"
 #include "machines/namespace/layer_switch.hpp"
@@ -22,7 +23,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 
@@ -51,16 +51,23 @@ constexpr useconds_t busy_pause_us = 500;
 /// Of a disk so full, one part in so many free, a rollback waits for what it discards.
 constexpr std::uint64_t full_when_free_below = 16;
 
-void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
-  std::snprintf(to, sizeof to, "%.*s", static_cast<int>(from.size()), from.data());
+/// The answer to a step.
+report report_of(const request& asked, int error, std::string_view why) {
+  report note{.kind = report_kind::files,
+              .number = asked.number,
+              .error = error,
+              .step = asked.kind,
+              .checkpoint = asked.checkpoint};
+  if (error != 0)
+    spawner::copy_text(note.text, why);
+  return note;
 }
 
 /// Opens the trees of layers. Empty when one cannot be.
 std::vector<owned_fd> open_trees(const layer_stack& layers) {
   std::vector<owned_fd> trees;
   for (const auto& one : layers) {
-    trees.emplace_back(::openat(one->disk()->root.get(), one->tree().c_str(),
-                                O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    trees.emplace_back(::openat(one->disk()->root.get(), one->tree().c_str(), directory_flags));
     if (!trees.back())
       return {};
   }
@@ -126,6 +133,24 @@ std::string numbered(const char* kind, std::uint64_t index) {
   return std::string{kind} + "/" + std::to_string(index);
 }
 
+/// A layer's tree as a machine's disk has it.
+std::string place_of(const layer_dir& layer, const std::shared_ptr<layer_disk>& disk,
+                     const leaned_disks& leaned) {
+  if (layer.disk() == disk)
+    return layer.tree();
+  // An ordinary user's files are all of one id: nothing is mapped.
+  return numbered("mapped", leaned.at(layer.disk())) + "/" + layer.tree();
+}
+
+/// The trees of layers, for an overlay.
+std::string join(const layer_stack& layers, const std::shared_ptr<layer_disk>& disk,
+                 const leaned_disks& leaned) {
+  std::string text;
+  for (const auto& layer : layers)
+    text += (text.empty() ? "" : ":") + place_of(*layer, disk, leaned);
+  return text;
+}
+
 /// Text that a program may have chosen, for a message.
 std::string printable(std::string_view text) {
   std::string clean{text};
@@ -146,16 +171,14 @@ std::string read_line(int dir, const std::string& path) {
 /// Calls for each name in a directory until it says stop.
 template <class F>
 void each_name(int at, const std::string& path, F call) {
-  owned_fd fd{::openat(at, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  DIR* dir = fd ? ::fdopendir(fd.get()) : nullptr;
-  if (dir == nullptr)
+  open_dir dir =
+      read_directory(owned_fd{::openat(at, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)});
+  if (!dir)
     return;
-  (void)fd.release();
   int count = 0;
-  while (dirent* entry = ::readdir(dir))
+  while (dirent* entry = ::readdir(dir.get()))
     if (++count > lines_of_proc_max || call(entry->d_name))
       break;
-  ::closedir(dir);
 }
 
 bool is_nearly_full(int disk) {
@@ -396,13 +419,10 @@ tree_beginning layer_keeper::beginning(std::uint64_t number) const {
   if (found == prepared_.end())
     return wanted;
   const prepared_tree& made = found->second;
-  held placed;
-  placed.disk = made.disk;
-  placed.leaned = made.leaned;
   layer_stack all;
   for (auto one = made.states.rbegin(); one != made.states.rend(); ++one)
     all.insert(all.end(), one->second.begin(), one->second.end());
-  wanted.lowers = join(placed, all);
+  wanted.lowers = join(all, made.disk, made.leaned);
   wanted.disk = made.mount.get();
   if (auto parent = machines_.find(made.parent); parent != machines_.end()) {
     wanted.parent_pidfd = parent->second.machine.pidfd;
@@ -465,14 +485,7 @@ void layer_keeper::go_on(std::uint64_t number) {
 }
 
 void layer_keeper::answer(const request& asked, int error, std::string_view text) {
-  report note{.kind = report_kind::files,
-              .number = asked.number,
-              .error = error,
-              .step = asked.kind,
-              .checkpoint = asked.checkpoint};
-  if (error != 0)
-    copy_text(note.text, text);
-  around_.tell(note);
+  around_.tell(report_of(asked, error, text));
 }
 
 void layer_keeper::take(held& one, const request& asked, owned_fd fd) {
@@ -510,6 +523,7 @@ void layer_keeper::switch_to(held& one, const request& asked) {
   bool freeze = asked.kind == request_kind::freeze;
   layer_stack layers = freeze ? one.tree->stack_of_present() : one.tree->stack_of(asked.checkpoint);
   auto fresh = std::make_shared<layer_dir>(one.disk, one.disk->next_number++);
+  const std::string lowers = join(layers, one.disk, one.leaned);
   auto attempt = [&] {
     tree_switch wanted{.pidfd = one.machine.pidfd,
                        .ordinary_user = around_.ordinary_user,
@@ -517,7 +531,7 @@ void layer_keeper::switch_to(held& one, const request& asked) {
                        .top = one.tree->top()->number(),
                        .fresh = fresh->number(),
                        .freeze = freeze,
-                       .lowers = join(one, layers),
+                       .lowers = lowers,
                        .old_tree = {}};
     switch_tree(wanted);
     return wanted;
@@ -591,17 +605,12 @@ void layer_keeper::save(held& one, const request& asked, owned_fd to) {
     result.count = written.skipped;
   };
   work.done = [=, this, kept = *layers](const chore_result& result) mutable {
-    report note{.kind = report_kind::files,
-                .number = asked.number,
-                .error = result.error,
-                .step = asked.kind,
-                .checkpoint = asked.checkpoint,
-                .bytes = result.bytes,
-                .skipped = result.count};
-    if (result.error != 0)
-      copy_text(note.text, result.error == EFBIG    ? "the archive would be larger than allowed"
-                           : result.text[0] != '\0' ? result.text
-                                                    : std::strerror(result.error));
+    const char* why = result.error == EFBIG    ? "the archive would be larger than allowed"
+                      : result.text[0] != '\0' ? result.text
+                                               : std::strerror(result.error);
+    report note = report_of(asked, result.error, why);
+    note.bytes = result.bytes;
+    note.skipped = result.count;
     around_.tell(note);
     // What was dropped meanwhile is free now.
     std::vector<std::shared_ptr<layer_disk>> disks;
@@ -622,10 +631,10 @@ void layer_keeper::merge(held& one) {
   auto open = std::make_shared<opened_layers>(next->layers, next->below);
   auto into = std::make_shared<layer_dir>(one.disk, one.disk->next_number++);
   struct statfs used {};
-  if (!open->whole || ::fstatfs(one.disk->root.get(), &used) != 0
-      || give_inodes(one, used.f_files - used.f_ffree + inodes_at_a_time) != 0)
-    return one.tree->could_not_merge();
+  bool ready = open->whole && ::fstatfs(one.disk->root.get(), &used) == 0;
   std::uint64_t given = used.f_files - used.f_ffree + inodes_at_a_time;
+  if (!ready || give_inodes(one, given) != 0)
+    return one.tree->could_not_merge();
   one.merging = true;
   chore work{.machine = one.machine.number,
              .niceness = tidy_niceness,
@@ -758,21 +767,6 @@ void layer_keeper::forget(std::uint64_t number) {
 std::uint64_t layer_keeper::extra_inodes(std::uint64_t number) const {
   auto found = machines_.find(number);
   return found == machines_.end() ? 0 : found->second.extra_inodes;
-}
-
-/// A layer's tree as the machine's disk has it.
-std::string layer_keeper::place_of(const held& one, const layer_dir& layer) const {
-  if (layer.disk() == one.disk)
-    return layer.tree();
-  // An ordinary user's files are all of one id: nothing is mapped.
-  return numbered("mapped", one.leaned.at(layer.disk())) + "/" + layer.tree();
-}
-
-std::string layer_keeper::join(const held& one, const layer_stack& layers) const {
-  std::string text;
-  for (const auto& layer : layers)
-    text += (text.empty() ? "" : ":") + place_of(one, *layer);
-  return text;
 }
 
 } // namespace berth::machines

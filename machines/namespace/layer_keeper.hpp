@@ -49,6 +49,9 @@ struct tree_beginning {
   std::vector<leaned_disk> disks;
 };
 
+/// The disks of other machines that one leans on, and their places.
+using leaned_disks = std::map<std::shared_ptr<layer_disk>, std::uint64_t>;
+
 /// An archive on its way into a new machine.
 struct arriving_layer {
   checkpoint_number checkpoint = 0;
@@ -116,8 +119,7 @@ private:
     layered_machine machine;
     std::shared_ptr<layer_disk> disk;
     std::unique_ptr<layer_tree> tree;
-    /// The disks it leans on, and their places.
-    std::map<std::shared_ptr<layer_disk>, std::uint64_t> leaned;
+    leaned_disks leaned;
     std::deque<std::pair<spawner::request, owned_fd>> waiting;
     std::uint64_t extra_inodes = 0;
     bool merging = false;
@@ -128,7 +130,7 @@ private:
     std::shared_ptr<layer_disk> disk;
     owned_fd mount;
     std::vector<std::pair<checkpoint_number, layer_stack>> states;
-    std::map<std::shared_ptr<layer_disk>, std::uint64_t> leaned;
+    leaned_disks leaned;
     std::uint64_t parent = 0;
     std::map<std::shared_ptr<layer_disk>, owned_fd> ids;
   };
@@ -144,8 +146,6 @@ private:
   void tidy_later(const std::shared_ptr<layer_disk>& disk);
   void give_back(const std::vector<std::shared_ptr<layer_disk>>& disks, int niceness,
                  std::function<void()> then);
-  std::string place_of(const held& one, const layer_dir& layer) const;
-  std::string join(const held& one, const layer_stack& layers) const;
   int give_inodes(held& one, std::uint64_t more);
 
   surroundings around_;

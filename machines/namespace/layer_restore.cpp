@@ -2,6 +2,7 @@
 #include "machines/namespace/layer_restore.hpp"
 
 #include "machines/namespace/archive.hpp"
+#include "machines/namespace/directory.hpp"
 #include "machines/namespace/layer_walk.hpp"
 #include "messages/fd.hpp"
 
@@ -33,8 +34,6 @@ constexpr std::uint32_t native_arch = AUDIT_ARCH_AARCH64;
 #else
 #  error "name this architecture for seccomp"
 #endif
-
-constexpr int directory_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
 /// What restoring takes: files, memory for names, and a lock that the first exception takes.
 constexpr long restorer_calls[] = {

@@ -2,6 +2,7 @@
 #include "machines/namespace/layer_switch.hpp"
 
 #include "machines/namespace/contain.hpp"
+#include "machines/namespace/directory.hpp"
 #include "machines/namespace/house.hpp"
 
 #include <linux/openat2.h>
@@ -17,7 +18,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <unistd.h>
@@ -54,19 +54,17 @@ int set_writable(const char* path, bool writable) {
 /// Moves every name of one directory to another. Returns 0 or errno; with EOVERFLOW there are too
 /// many.
 int move_names(int from, int to) {
-  owned_fd again{::openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
-  if (dir == nullptr)
+  open_dir dir = read_directory(owned_fd{::openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)});
+  if (!dir)
     return errno;
-  (void)again.release();
   int error = 0;
   std::size_t count = 0;
   // A name that is moved while the directory is read may be passed over: it is read again until it
   // is empty.
-  for (bool any = true; any && error == 0; ::rewinddir(dir)) {
+  for (bool any = true; any && error == 0; ::rewinddir(dir.get())) {
     any = false;
-    while (dirent* entry = error == 0 ? ::readdir(dir) : nullptr) {
-      if (std::strcmp(entry->d_name, ".") == 0 || std::strcmp(entry->d_name, "..") == 0)
+    while (dirent* entry = error == 0 ? ::readdir(dir.get()) : nullptr) {
+      if (is_dots(entry->d_name))
         continue;
       any = true;
       if (++count > root_names_max)
@@ -75,7 +73,6 @@ int move_names(int from, int to) {
         error = errno;
     }
   }
-  ::closedir(dir);
   return error;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/namespace/layer_walk.hpp"
 
+#include "machines/namespace/directory.hpp"
+
 #include <climits>
 #include <linux/limits.h>
 #include <sys/sysmacros.h>
@@ -8,10 +10,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <dirent.h>
-#include <fcntl.h>
-#include <memory>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -20,23 +18,8 @@ namespace berth::machines {
 
 namespace {
 
-constexpr int directory_flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-
-struct close_dir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-using open_dir = std::unique_ptr<DIR, close_dir>;
-
 open_dir open_directory(int at, const char* name) {
-  owned_fd fd{::openat(at, name, directory_flags)};
-  open_dir dir{fd ? ::fdopendir(fd.get()) : nullptr};
-  if (dir)
-    (void)fd.release();
-  return dir;
-}
-
-bool is_dots(const char* name) {
-  return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
+  return read_directory(owned_fd{::openat(at, name, directory_flags)});
 }
 
 /// A directory that is being walked: of each layer that has it, the newest first.

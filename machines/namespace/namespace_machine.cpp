@@ -20,6 +20,7 @@
 
 namespace berth::machines {
 
+using spawner::copy_text;
 using spawner::packet_link;
 using spawner::report;
 using spawner::report_kind;
@@ -39,12 +40,6 @@ constexpr std::chrono::milliseconds answer_first{2};
 constexpr std::string_view guest_language = "bash";
 /// How long files may take to be restored to a machine, before its guest has to say hello.
 constexpr std::chrono::minutes restore_within{10};
-
-void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
-  auto size = std::min(from.size(), sizeof to - 1);
-  std::memcpy(to, from.data(), size);
-  to[size] = '\0';
-}
 
 machine_limits with_defaults(machine_limits asked, const machine_limits& defaults) {
   if (asked.memory_bytes == 0)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/namespace/process_memory.hpp"
 
-#include "messages/fd.hpp"
+#include "machines/namespace/directory.hpp"
 
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <set>
 #include <string>
@@ -46,15 +45,13 @@ std::uint64_t bytes_after(std::string_view text, std::string_view name) {
 
 std::vector<std::string> numbers_in(int dir, const std::string& path) {
   std::vector<std::string> names;
-  owned_fd place{::openat(dir, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  DIR* all = place ? ::fdopendir(place.get()) : nullptr;
-  if (all == nullptr)
+  open_dir all =
+      read_directory(owned_fd{::openat(dir, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)});
+  if (!all)
     return names;
-  (void)place.release();
-  while (dirent* entry = ::readdir(all))
+  while (dirent* entry = ::readdir(all.get()))
     if (std::isdigit(static_cast<unsigned char>(entry->d_name[0])) != 0)
       names.emplace_back(entry->d_name);
-  ::closedir(all);
   return names;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <type_traits>
 
 /// What the server and its spawner say to each other: fixed structs over one SEQPACKET socket,
@@ -112,6 +113,11 @@ struct report {
   std::uint64_t skipped = 0;
   char text[text_bytes_max] = {};
 };
+
+/// Sets the text of a packet, cut off where it is too long.
+inline void copy_text(char (&to)[text_bytes_max], std::string_view from) {
+  to[from.copy(to, sizeof to - 1)] = '\0';
+}
 
 static_assert(std::is_trivially_copyable_v<request> && std::is_trivially_copyable_v<report>);
 

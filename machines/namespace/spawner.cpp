@@ -30,7 +30,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <map>
 #include <poll.h>
@@ -45,6 +44,7 @@ namespace berth::machines {
 
 namespace {
 
+using spawner::copy_text;
 using spawner::packet_link;
 using spawner::report;
 using spawner::report_kind;
@@ -59,10 +59,6 @@ constexpr std::chrono::milliseconds clear_every{2};
 /// How long the end of all machines may take when the server is gone.
 constexpr std::chrono::seconds end_within{10};
 constexpr std::size_t ready_text_max = 16 * 1024;
-
-void copy_text(char (&to)[spawner::text_bytes_max], std::string_view from) {
-  std::snprintf(to, sizeof to, "%.*s", static_cast<int>(from.size()), from.data());
-}
 
 bool good_hostname(std::string_view name) {
   return !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
@@ -388,7 +384,7 @@ int spawner_process::launch(living& one, std::string_view hostname, int channel)
       .disk_options = disk_options(settings_, one.limits.disk_bytes),
       .mounts = &mounts_,
       .cgroups = &cgroups_,
-      .beginning = &beginning,
+      .beginning = beginning,
       .ordinary_user = ordinary_user_,
       .confinement = {.flags = BERTH_CONFINE_NEW_USER_NS
                                | (settings_.require.landlock ? BERTH_CONFINE_NEED_LANDLOCK : 0),

@@ -2,6 +2,7 @@
 #include "machines/namespace/sweep.hpp"
 
 #include "machines/namespace/cgroup.hpp"
+#include "machines/namespace/directory.hpp"
 
 #include <sys/file.h>
 #include <sys/random.h>
@@ -12,7 +13,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <fstream>
 
@@ -56,15 +56,13 @@ owned_fd lock_runtime_dir(int runtime_dir) {
 
 /// Whether a runtime directory holds nothing but its lock.
 bool is_bare(int runtime_dir) {
-  owned_fd again{::openat(runtime_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  DIR* dir = again ? ::fdopendir(again.get()) : nullptr;
-  if (dir == nullptr)
+  open_dir dir =
+      read_directory(owned_fd{::openat(runtime_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)});
+  if (!dir)
     return false;
-  (void)again.release();
   bool bare = true;
-  while (dirent* entry = ::readdir(dir))
+  while (dirent* entry = ::readdir(dir.get()))
     bare = bare && (std::string_view{entry->d_name} == "lock" || entry->d_name[0] == '.');
-  ::closedir(dir);
   return bare;
 }
 
@@ -225,12 +223,10 @@ swept sweep(const std::string& runtime_dir, const std::string& own) {
   if (!guard)
     return total;
   std::vector<std::string> ids;
-  if (DIR* dir = ::opendir(runtime_dir.c_str())) {
-    while (dirent* entry = ::readdir(dir))
+  if (open_dir dir{::opendir(runtime_dir.c_str())})
+    while (dirent* entry = ::readdir(dir.get()))
       if (is_id(entry->d_name))
         ids.emplace_back(entry->d_name);
-    ::closedir(dir);
-  }
   int tries = lock_tries;
   for (const auto& id : ids)
     if (id != own)

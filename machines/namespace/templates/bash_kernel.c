@@ -6,10 +6,8 @@
 // else.
 #define _GNU_SOURCE
 #include "machines/namespace/templates/kernel_link.h"
-#include "machines/namespace/templates/rest.h"
 
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 
 #include <fcntl.h>
@@ -74,12 +72,6 @@ static void ignore_interrupts(void) {
   memset(&ignore, 0, sizeof(ignore));
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGINT, &ignore, &kernel.interrupt);
-}
-
-static int above(int fd) {
-  int high = fcntl(fd, F_DUPFD_CLOEXEC, BERTH_KERNEL_FD_MIN);
-  close(fd);
-  return high;
 }
 
 /// Puts bash's own streams in place: the pipe with its commands, and nowhere.
@@ -160,8 +152,8 @@ static void woken(void) {
     _exit(71);
   close(kernel.lines);
   close(kernel.more_lines);
-  kernel.lines = above(ends[0]);
-  kernel.more_lines = above(ends[1]);
+  kernel.lines = berth_kernel_above(ends[0]);
+  kernel.more_lines = berth_kernel_above(ends[1]);
   leave_streams();
   dollar_dollar_pid = getpid();
   seedrand();
@@ -175,9 +167,9 @@ static int begin(void) {
   if (nowhere < 0 || pipe2(ends, O_CLOEXEC) != 0)
     _exit(71);
   kernel.control = fcntl(0, F_DUPFD_CLOEXEC, BERTH_KERNEL_FD_MIN);
-  kernel.nowhere = above(nowhere);
-  kernel.lines = above(ends[0]);
-  kernel.more_lines = above(ends[1]);
+  kernel.nowhere = berth_kernel_above(nowhere);
+  kernel.lines = berth_kernel_above(ends[0]);
+  kernel.more_lines = berth_kernel_above(ends[1]);
   leave_streams();
   keep_lines();
   ignore_interrupts();
@@ -201,14 +193,12 @@ static int berth_builtin(struct word_list* words) {
       run_cell(&frame);
       return kernel.status;
     }
-    if (frame.letter == 'F') {
-      berth_kernel_rest(&kernel.control, &frame, NULL, NULL, woken);
-    } else if (frame.letter == 'T') {
-      berth_go_on();
-      berth_kernel_send(kernel.control, 't', NULL, 0);
-    } else {
+    if (frame.letter == 'F')
+      berth_kernel_rest(&kernel.control, &frame, NULL, woken);
+    else if (frame.letter == 'T')
+      berth_kernel_go_on(kernel.control);
+    else
       _exit(1);
-    }
     free(frame.data);
   }
 }

@@ -112,15 +112,18 @@ int berth_kernel_say_ended(int socket, uint32_t number, int32_t status, uint32_t
   return berth_kernel_send(socket, 'E', &body, sizeof(body));
 }
 
-static void take_socket(int* socket, int fd) {
-  close(*socket);
-  *socket = fcntl(fd, F_DUPFD_CLOEXEC, BERTH_KERNEL_FD_MIN);
+int berth_kernel_above(int fd) {
+  int high = fcntl(fd, F_DUPFD_CLOEXEC, BERTH_KERNEL_FD_MIN);
   close(fd);
+  return high;
 }
 
-static int fork_copy(void (*before_fork)(void), void (*after_fork)(int child)) {
-  if (before_fork != NULL)
-    before_fork();
+static void take_socket(int* socket, int fd) {
+  close(*socket);
+  *socket = berth_kernel_above(fd);
+}
+
+static int fork_copy(void (*after_fork)(int child)) {
   int result = berth_fork_beside();
   if (after_fork != NULL)
     after_fork(result == 0);
@@ -128,8 +131,7 @@ static int fork_copy(void (*before_fork)(void), void (*after_fork)(int child)) {
 }
 
 /// The life of a parked copy. Returns in each interpreter that wakes from it.
-static void stay_parked(int* socket, int fd, void (*before_fork)(void),
-                        void (*after_fork)(int child)) {
+static void stay_parked(int* socket, int fd, void (*after_fork)(int child)) {
   take_socket(socket, fd);
   // Programs of this machine have its uid, and are not to look into it while it waits.
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -140,7 +142,7 @@ static void stay_parked(int* socket, int fd, void (*before_fork)(void),
     if (berth_kernel_receive(*socket, &frame) != 1 || frame.letter != 'T' || frame.fd_count != 1)
       _exit(0);
     free(frame.data);
-    if (fork_copy(before_fork, after_fork) == 0) {
+    if (fork_copy(after_fork) == 0) {
       take_socket(socket, frame.fds[0]);
       prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
       // An interrupt is for this one and its children.
@@ -151,14 +153,14 @@ static void stay_parked(int* socket, int fd, void (*before_fork)(void),
   }
 }
 
-int berth_kernel_rest(int* socket, struct berth_kernel_frame* frame, void (*before_fork)(void),
-                      void (*after_fork)(int child), void (*woken)(void)) {
+int berth_kernel_rest(int* socket, struct berth_kernel_frame* frame, void (*after_fork)(int child),
+                      void (*woken)(void)) {
   int error = berth_rest();
   const char* why = error != 0 ? strerror(-error) : "";
   if (error == 0 && frame->fd_count == 1) {
-    int result = fork_copy(before_fork, after_fork);
+    int result = fork_copy(after_fork);
     if (result == 0) {
-      stay_parked(socket, frame->fds[0], before_fork, after_fork);
+      stay_parked(socket, frame->fds[0], after_fork);
       if (woken != NULL)
         woken();
       berth_go_on();
@@ -174,4 +176,9 @@ int berth_kernel_rest(int* socket, struct berth_kernel_frame* frame, void (*befo
     close(frame->fds[i]);
   berth_kernel_send(*socket, 'f', why, strlen(why));
   return 0;
+}
+
+void berth_kernel_go_on(int socket) {
+  berth_go_on();
+  berth_kernel_send(socket, 't', NULL, 0);
 }

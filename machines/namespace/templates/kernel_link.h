@@ -54,11 +54,16 @@ int berth_kernel_send(int socket, char letter, const void* data, size_t size);
 int berth_kernel_say_ready(int socket);
 int berth_kernel_say_ended(int socket, uint32_t number, int32_t status, uint32_t cells);
 
+/// Moves a descriptor to BERTH_KERNEL_FD_MIN or above. Returns the new one.
+int berth_kernel_above(int fd);
+
 /// Comes to rest at the guest's word F and answers it. Parks a copy where one is wanted; returns 1
 /// in each interpreter that wakes from it, whose socket `socket` then is and who has said that it
 /// is up, after `woken` was called in it; else 0.
-int berth_kernel_rest(int* socket, struct berth_kernel_frame* frame, void (*before_fork)(void),
-                      void (*after_fork)(int child), void (*woken)(void));
+int berth_kernel_rest(int* socket, struct berth_kernel_frame* frame, void (*after_fork)(int child),
+                      void (*woken)(void));
+/// Goes on after a rest at the guest's word T, and says so.
+void berth_kernel_go_on(int socket);
 
 #ifdef __cplusplus
 }

@@ -5,14 +5,10 @@
 #include "machines/namespace/templates/node_kernel.h"
 
 #include "machines/namespace/templates/kernel_link.h"
-#include "machines/namespace/templates/rest.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -28,10 +24,9 @@ static struct {
   int can_fork;
 } kernel = {.control = -1, .nowhere = -1};
 
-static int above(int fd) {
-  int high = fcntl(fd, F_DUPFD_CLOEXEC, BERTH_KERNEL_FD_MIN);
-  close(fd);
-  return high;
+static void leave_streams(void) {
+  for (int stream = 0; stream < 3; ++stream)
+    dup2(kernel.nowhere, stream);
 }
 
 static void free_handle(uv_handle_t* handle) {
@@ -98,10 +93,9 @@ static napi_value begin(napi_env env, napi_callback_info info) {
   napi_create_reference(env, on_frame, 1, &kernel.on_frame);
   napi_create_string_utf8(env, "berth", NAPI_AUTO_LENGTH, &name);
   napi_async_init(env, NULL, name, &kernel.context);
-  kernel.nowhere = above(open("/dev/null", O_RDWR | O_CLOEXEC));
+  kernel.nowhere = berth_kernel_above(open("/dev/null", O_RDWR | O_CLOEXEC));
   kernel.control = fcntl(0, F_DUPFD_CLOEXEC, BERTH_KERNEL_FD_MIN);
-  for (int stream = 0; stream < 3; ++stream)
-    dup2(kernel.nowhere, stream);
+  leave_streams();
   watch();
   return NULL;
 }
@@ -159,18 +153,13 @@ static napi_value connect_streams(napi_env env, napi_callback_info info) {
 static napi_value disconnect(napi_env env, napi_callback_info info) {
   (void)env;
   (void)info;
-  for (int stream = 0; stream < 3; ++stream)
-    dup2(kernel.nowhere, stream);
+  leave_streams();
   return NULL;
 }
 
 static void after_fork(int child) {
   if (child && uv_loop_fork(kernel.loop) != 0)
     _exit(1);
-}
-
-static void woken(void) {
-  berth_node_reseed();
 }
 
 /// rest(fds): comes to rest; true in each interpreter that wakes from the copy that was parked.
@@ -185,7 +174,7 @@ static napi_value rest(napi_env env, napi_callback_info info) {
     while (frame.fd_count > 0)
       close(frame.fds[--frame.fd_count]);
   stop_watching();
-  int is_woken = berth_kernel_rest(&kernel.control, &frame, NULL, after_fork, woken);
+  int is_woken = berth_kernel_rest(&kernel.control, &frame, after_fork, berth_node_reseed);
   watch();
   napi_get_boolean(env, is_woken, &result);
   return result;
@@ -194,8 +183,7 @@ static napi_value rest(napi_env env, napi_callback_info info) {
 static napi_value go_on(napi_env env, napi_callback_info info) {
   (void)env;
   (void)info;
-  berth_go_on();
-  berth_kernel_send(kernel.control, 't', NULL, 0);
+  berth_kernel_go_on(kernel.control);
   return NULL;
 }
 
