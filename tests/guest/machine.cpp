@@ -138,6 +138,13 @@ std::optional<guest::from_guest> machine::next() {
   }
 }
 
+guest::from_guest machine::must_next() {
+  auto frame = next();
+  if (!frame)
+    throw std::runtime_error("the guest is gone");
+  return std::move(*frame);
+}
+
 guest::start_job machine::job(std::string language, std::string code) {
   guest::start_job start;
   start.job = ++jobs_;
@@ -156,21 +163,19 @@ job_result machine::run(const guest::start_job& start) {
 job_result machine::gather(std::uint32_t number) {
   job_result result;
   while (!result.ended && !result.refused) {
-    auto frame = next();
-    if (!frame)
-      throw std::runtime_error("the guest is gone");
-    if (auto* started = std::get_if<guest::job_started>(&*frame); started && started->job == number)
+    auto frame = must_next();
+    if (auto* started = std::get_if<guest::job_started>(&frame); started && started->job == number)
       result.started = *started;
-    else if (auto* out = std::get_if<guest::output>(&*frame); out && out->job == number)
+    else if (auto* out = std::get_if<guest::output>(&frame); out && out->job == number)
       (out->stream == guest::stdout_stream ? result.out : result.err)
           .append(out->data.begin(), out->data.end());
-    else if (auto* ended = std::get_if<guest::job_ended>(&*frame); ended && ended->job == number)
+    else if (auto* ended = std::get_if<guest::job_ended>(&frame); ended && ended->job == number)
       result.ended = *ended;
-    else if (auto* no = std::get_if<guest::job_refused>(&*frame); no && no->job == number)
+    else if (auto* no = std::get_if<guest::job_refused>(&frame); no && no->job == number)
       result.refused = *no;
-    else if (auto* chunk = std::get_if<guest::binary>(&*frame); chunk && chunk->job == number)
+    else if (auto* chunk = std::get_if<guest::binary>(&frame); chunk && chunk->job == number)
       result.compiled.append(chunk->data.begin(), chunk->data.end());
-    else if (auto* taken = std::get_if<guest::stdin_taken>(&*frame); taken && taken->job == number)
+    else if (auto* taken = std::get_if<guest::stdin_taken>(&frame); taken && taken->job == number)
       result.input_taken += taken->bytes_taken;
   }
   return result;
@@ -207,15 +212,13 @@ cell_result machine::run(const guest::run_cell& request) {
 cell_result machine::gather_cell(std::uint32_t number) {
   cell_result result;
   while (!result.ended && !result.refused) {
-    auto frame = next();
-    if (!frame)
-      throw std::runtime_error("the guest is gone");
-    if (auto* out = std::get_if<guest::output>(&*frame); out && out->job == number)
+    auto frame = must_next();
+    if (auto* out = std::get_if<guest::output>(&frame); out && out->job == number)
       (out->stream == guest::stdout_stream ? result.out : result.err)
           .append(out->data.begin(), out->data.end());
-    else if (auto* end = std::get_if<guest::cell_ended>(&*frame); end && end->ended.job == number)
+    else if (auto* end = std::get_if<guest::cell_ended>(&frame); end && end->ended.job == number)
       result.ended = *end;
-    else if (auto* no = std::get_if<guest::job_refused>(&*frame); no && no->job == number)
+    else if (auto* no = std::get_if<guest::job_refused>(&frame); no && no->job == number)
       result.refused = *no;
   }
   return result;
@@ -224,12 +227,10 @@ cell_result machine::gather_cell(std::uint32_t number) {
 std::string machine::output_until(std::uint32_t number, std::string_view text) {
   std::string all;
   while (all.find(text) == std::string::npos) {
-    auto frame = next();
-    if (!frame)
-      throw std::runtime_error("the guest is gone");
-    if (auto* out = std::get_if<guest::output>(&*frame); out && out->job == number)
+    auto frame = must_next();
+    if (auto* out = std::get_if<guest::output>(&frame); out && out->job == number)
       all.append(out->data.begin(), out->data.end());
-    else if (std::holds_alternative<guest::cell_ended>(*frame))
+    else if (std::holds_alternative<guest::cell_ended>(frame))
       throw std::runtime_error("the cell ended before it said it: " + all);
   }
   return all;
@@ -237,10 +238,8 @@ std::string machine::output_until(std::uint32_t number, std::string_view text) {
 
 guest::kernel_ended machine::end_of(const std::string& context) {
   while (true) {
-    auto frame = next();
-    if (!frame)
-      throw std::runtime_error("the guest is gone");
-    if (auto* ended = std::get_if<guest::kernel_ended>(&*frame); ended && ended->context == context)
+    auto frame = must_next();
+    if (auto* ended = std::get_if<guest::kernel_ended>(&frame); ended && ended->context == context)
       return *ended;
   }
 }

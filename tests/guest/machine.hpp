@@ -64,6 +64,8 @@ public:
 
   /// The next frame; nothing when the guest is gone. Throws after a minute of silence.
   std::optional<guest::from_guest> next();
+  /// The same, and throws when the guest is gone.
+  guest::from_guest must_next();
   /// The next frame, which must be a T.
   template <class T>
   T expect();
@@ -109,18 +111,15 @@ private:
 
 template <class T>
 T machine::expect() {
-  auto frame = next();
-  if (!frame)
-    throw std::runtime_error("the guest is gone");
-  if (!std::holds_alternative<T>(*frame))
-    throw std::runtime_error(
-        "another frame came: number " + std::to_string(frame->index())
-        + (std::holds_alternative<guest::output>(*frame)
-               ? " "
-                     + std::string(std::get<guest::output>(*frame).data.begin(),
-                                   std::get<guest::output>(*frame).data.end())
-               : ""));
-  return std::get<T>(std::move(*frame));
+  auto frame = must_next();
+  if (!std::holds_alternative<T>(frame))
+    throw std::runtime_error("another frame came: number " + std::to_string(frame.index())
+                             + (std::holds_alternative<guest::output>(frame)
+                                    ? " "
+                                          + std::string(std::get<guest::output>(frame).data.begin(),
+                                                        std::get<guest::output>(frame).data.end())
+                                    : ""));
+  return std::get<T>(std::move(frame));
 }
 
 } // namespace berth::test

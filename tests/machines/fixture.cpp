@@ -1,10 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/machines/fixture.hpp"
 
+#include <sys/wait.h>
+
 #include <algorithm>
+#include <exception>
+#include <fcntl.h>
 #include <fstream>
 
 namespace berth::test {
+
+namespace {
+
+constexpr uid_t ordinary_id = 12345;
+
+std::string told_as_ordinary_user(const std::string& lib_dir,
+                                  const std::function<std::string(plant&)>& test) {
+  if (::setgid(ordinary_id) != 0 || ::setuid(ordinary_id) != 0)
+    return "cannot change identity";
+  try {
+    plant made{test_settings(lib_dir)};
+    return test(made);
+  } catch (const std::exception& error) {
+    return std::string{"it threw: "} + error.what();
+  } catch (...) {
+    return "it threw";
+  }
+}
+
+} // namespace
 
 ran run(machines::machine& in, heard& listener, const std::string& language,
         const std::string& code) {
@@ -37,6 +61,31 @@ ran run(machines::machine& in, heard& listener, guest::start_job job) {
     }
   }
   return result;
+}
+
+std::string as_ordinary_user(const std::string& lib_dir,
+                             const std::function<std::string(plant&)>& test) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0)
+    return "no pipe";
+  pid_t user = ::fork();
+  if (user == 0) {
+    std::string told = told_as_ordinary_user(lib_dir, test);
+    bool whole = ::write(ends[1], told.data(), told.size()) == static_cast<ssize_t>(told.size());
+    ::_exit(whole ? 0 : 1);
+  }
+  ::close(ends[1]);
+  std::string told;
+  char text[4096];
+  for (ssize_t count = 0; (count = ::read(ends[0], text, sizeof text)) > 0;)
+    told.append(text, static_cast<std::size_t>(count));
+  ::close(ends[0]);
+  int status = -1;
+  ::waitpid(user, &status, 0);
+  std::error_code error;
+  std::filesystem::remove_all(runtime_dir_of(user), error);
+  return status == 0 ? told
+                     : "its process ended with status " + std::to_string(status) + ": " + told;
 }
 
 std::size_t processes_named(const std::string& name) {

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -119,10 +120,15 @@ private:
   std::string why_;
 };
 
+/// Where the machines of a test's process live.
+inline std::string runtime_dir_of(pid_t pid) {
+  return "/tmp/berth-test-" + std::to_string(pid);
+}
+
 inline machines::namespace_settings test_settings(const std::string& lib_dir) {
   machines::namespace_settings settings;
   settings.lib_dir = lib_dir;
-  settings.runtime_dir = "/tmp/berth-test-" + std::to_string(::getpid());
+  settings.runtime_dir = runtime_dir_of(::getpid());
   settings.templates.clear();
   return settings;
 }
@@ -175,6 +181,11 @@ ran run(machines::machine& in, heard& listener, guest::start_job job);
 /// Runs a program in a machine to its end.
 ran run(machines::machine& in, heard& listener, const std::string& language,
         const std::string& code);
+
+/// Runs a test as an ordinary user, in a process of its own, which root can begin. Returns what it
+/// says, or how the process ended if not well.
+std::string as_ordinary_user(const std::string& lib_dir,
+                             const std::function<std::string(plant&)>& test);
 
 /// The living processes of that name that can be seen.
 std::size_t processes_named(const std::string& name);

@@ -4,6 +4,7 @@
 #include "machines/namespace/layer_walk.hpp"
 #include "machines/namespace/layers.hpp"
 #include "tests/support/skip.hpp"
+#include "tests/support/temp_dir.hpp"
 
 #include <catch2/catch.hpp>
 #include <sys/mount.h>
@@ -99,19 +100,6 @@ struct modelled {
   std::map<std::uint64_t, changes> holds;
   std::map<checkpoint_number, changes> states;
   changes present;
-};
-
-/// A directory of its own, removed at the end.
-struct scratch {
-  scratch() {
-    std::string pattern = "/tmp/berth-layers-XXXXXX";
-    path = ::mkdtemp(pattern.data());
-  }
-  ~scratch() {
-    std::error_code error;
-    fs::remove_all(path, error);
-  }
-  std::string path;
 };
 
 owned_fd open_dir(const std::string& path) {
@@ -268,81 +256,81 @@ TEST_CASE("a chain of a hundred states stands on few layers, and all of them can
 }
 
 TEST_CASE("an archive gives back what was put in: names, holes, links, times and marks") {
-  scratch at;
-  fs::create_directories(at.path + "/tree");
-  fs::create_directories(at.path + "/disk");
-  make_varied(at.path + "/tree");
-  auto written = save({at.path + "/tree"}, at.path + "/archive");
+  temp_dir at;
+  fs::create_directories(at.path() + "/tree");
+  fs::create_directories(at.path() + "/disk");
+  make_varied(at.path() + "/tree");
+  auto written = save({at.path() + "/tree"}, at.path() + "/archive");
   CHECK(written.error == 0);
   CHECK(written.skipped == 0);
-  CHECK(written.bytes == fs::file_size(at.path + "/archive"));
+  CHECK(written.bytes == fs::file_size(at.path() + "/archive"));
   CHECK(written.bytes < 1 << 20);
-  CHECK(restore(at.path + "/archive", at.path + "/disk").empty());
-  CHECK(describe(at.path + "/disk/1/tree") == describe(at.path + "/tree"));
+  CHECK(restore(at.path() + "/archive", at.path() + "/disk").empty());
+  CHECK(describe(at.path() + "/disk/1/tree") == describe(at.path() + "/tree"));
   struct stat info {};
-  ::stat((at.path + "/disk/1/tree/sparse").c_str(), &info);
+  ::stat((at.path() + "/disk/1/tree/sparse").c_str(), &info);
   CHECK(info.st_blocks * 512 < 1 << 20);
   // Again over the same: replaced, not mixed.
-  CHECK(restore(at.path + "/archive", at.path + "/disk").empty());
-  CHECK(describe(at.path + "/disk/1/tree") == describe(at.path + "/tree"));
+  CHECK(restore(at.path() + "/archive", at.path() + "/disk").empty());
+  CHECK(describe(at.path() + "/disk/1/tree") == describe(at.path() + "/tree"));
 }
 
 TEST_CASE("a mark for a name that is not there is restored only above what it hides") {
-  scratch at;
+  temp_dir at;
   for (const char* dir : {"/first/kept", "/second/kept", "/disk", "/one"})
-    fs::create_directories(at.path + dir);
-  put_text(at.path + "/first/kept/gone", "text");
-  if (::mknod((at.path + "/second/kept/gone").c_str(), S_IFCHR, 0) != 0)
+    fs::create_directories(at.path() + dir);
+  put_text(at.path() + "/first/kept/gone", "text");
+  if (::mknod((at.path() + "/second/kept/gone").c_str(), S_IFCHR, 0) != 0)
     return test::skip("marks of overlays need root outside a machine");
-  const std::string first = at.path + "/archive-1";
-  const std::string second = at.path + "/archive-2";
-  CHECK(save({at.path + "/first"}, first).error == 0);
-  CHECK(save({at.path + "/second"}, second, UINT64_MAX, {at.path + "/first"}).error == 0);
+  const std::string first = at.path() + "/archive-1";
+  const std::string second = at.path() + "/archive-2";
+  CHECK(save({at.path() + "/first"}, first).error == 0);
+  CHECK(save({at.path() + "/second"}, second, UINT64_MAX, {at.path() + "/first"}).error == 0);
   struct stat info {};
-  CHECK(restore({{first, 1}, {second, 2}}, at.path + "/disk").empty());
-  REQUIRE(::lstat((at.path + "/disk/2/tree/kept/gone").c_str(), &info) == 0);
+  CHECK(restore({{first, 1}, {second, 2}}, at.path() + "/disk").empty());
+  REQUIRE(::lstat((at.path() + "/disk/2/tree/kept/gone").c_str(), &info) == 0);
   CHECK(is_whiteout(info));
   // In one layer there is nothing to hide.
-  CHECK(restore({{first, 1}, {second, 1}}, at.path + "/one").empty());
-  CHECK(fs::is_empty(at.path + "/one/1/tree/kept"));
+  CHECK(restore({{first, 1}, {second, 1}}, at.path() + "/one").empty());
+  CHECK(fs::is_empty(at.path() + "/one/1/tree/kept"));
   // Nor where the archive lies on nothing.
-  CHECK(save({at.path + "/second"}, second).error == 0);
-  CHECK(restore({{second, 1}}, at.path + "/one").empty());
-  CHECK(fs::is_empty(at.path + "/one/1/tree/kept"));
+  CHECK(save({at.path() + "/second"}, second).error == 0);
+  CHECK(restore({{second, 1}}, at.path() + "/one").empty());
+  CHECK(fs::is_empty(at.path() + "/one/1/tree/kept"));
 }
 
 TEST_CASE("an archive that would be larger than allowed is not written on") {
-  scratch at;
-  fs::create_directories(at.path + "/tree");
-  put_text(at.path + "/tree/large", std::string(4 << 20, 'x'));
-  CHECK(save({at.path + "/tree"}, at.path + "/archive", 1 << 20).error == EFBIG);
-  CHECK(fs::file_size(at.path + "/archive") <= 1 << 20);
+  temp_dir at;
+  fs::create_directories(at.path() + "/tree");
+  put_text(at.path() + "/tree/large", std::string(4 << 20, 'x'));
+  CHECK(save({at.path() + "/tree"}, at.path() + "/archive", 1 << 20).error == EFBIG);
+  CHECK(fs::file_size(at.path() + "/archive") <= 1 << 20);
 }
 
 TEST_CASE("an archive that is cut or changed is refused, or leads nowhere but into its directory") {
-  scratch at;
-  fs::create_directories(at.path + "/tree/a/b");
-  put_text(at.path + "/tree/a/b/c", "text");
-  put_text(at.path + "/tree/d", "more");
-  fs::create_symlink("/tmp", at.path + "/tree/out");
-  fs::create_hard_link(at.path + "/tree/d", at.path + "/tree/e");
-  save({at.path + "/tree"}, at.path + "/archive");
-  const std::string whole = read_file(at.path + "/archive");
-  fs::create_directories(at.path + "/other/disk");
+  temp_dir at;
+  fs::create_directories(at.path() + "/tree/a/b");
+  put_text(at.path() + "/tree/a/b/c", "text");
+  put_text(at.path() + "/tree/d", "more");
+  fs::create_symlink("/tmp", at.path() + "/tree/out");
+  fs::create_hard_link(at.path() + "/tree/d", at.path() + "/tree/e");
+  save({at.path() + "/tree"}, at.path() + "/archive");
+  const std::string whole = read_file(at.path() + "/archive");
+  fs::create_directories(at.path() + "/other/disk");
   for (std::size_t cut = 0; cut < whole.size(); ++cut) {
-    put_text(at.path + "/bad", whole.substr(0, cut));
-    CHECK_FALSE(restore(at.path + "/bad", at.path + "/other/disk").empty());
+    put_text(at.path() + "/bad", whole.substr(0, cut));
+    CHECK_FALSE(restore(at.path() + "/bad", at.path() + "/other/disk").empty());
   }
   for (std::size_t bit = 0; bit < whole.size() * 8; ++bit) {
     std::string changed = whole;
     changed[bit / 8] = static_cast<char>(changed[bit / 8] ^ (1 << bit % 8));
-    put_text(at.path + "/bad", changed);
-    (void)restore(at.path + "/bad", at.path + "/other/disk");
+    put_text(at.path() + "/bad", changed);
+    (void)restore(at.path() + "/bad", at.path() + "/other/disk");
   }
-  put_text(at.path + "/bad", whole + "x");
-  CHECK_FALSE(restore(at.path + "/bad", at.path + "/other/disk").empty());
+  put_text(at.path() + "/bad", whole + "x");
+  CHECK_FALSE(restore(at.path() + "/bad", at.path() + "/other/disk").empty());
   std::size_t beside = 0;
-  for (const auto& entry : fs::directory_iterator{at.path + "/other"})
+  for (const auto& entry : fs::directory_iterator{at.path() + "/other"})
     beside += entry.path().filename() != "disk";
   CHECK(beside == 0);
 }
@@ -350,12 +338,12 @@ TEST_CASE("an archive that is cut or changed is refused, or leads nowhere but in
 TEST_CASE("layers that are merged are the layers that were there") {
   if (::geteuid() != 0)
     return test::skip("marks of overlays need root outside a machine");
-  scratch at;
-  const std::string older = at.path + "/older";
-  const std::string newer = at.path + "/newer";
+  temp_dir at;
+  const std::string older = at.path() + "/older";
+  const std::string newer = at.path() + "/newer";
   for (const char* dir : {"/older/kept", "/older/replaced", "/older/mixed", "/newer/replaced",
                           "/newer/mixed", "/newer/over-file", "/into"})
-    fs::create_directories(at.path + dir);
+    fs::create_directories(at.path() + dir);
   put_text(older + "/kept/a", "1");
   put_text(older + "/replaced/hidden", "2");
   put_text(older + "/mixed/old", "3");
@@ -369,17 +357,17 @@ TEST_CASE("layers that are merged are the layers that were there") {
   if (::fsetxattr(replaced.get(), opaque_attribute(false), "y", 1, 0) != 0)
     return test::skip("/tmp keeps no trusted attributes");
   // Marks stay where something below has their directory.
-  fs::create_directories(at.path + "/below/mixed");
+  fs::create_directories(at.path() + "/below/mixed");
   fs::create_directories(newer + "/fresh");
   for (const char* mark : {"/mixed/gone", "/replaced/gone", "/fresh/gone"})
     REQUIRE(::mknod((newer + mark).c_str(), S_IFCHR, 0) == 0);
   opened trees{{newer, older}};
-  opened below{{at.path + "/below"}};
-  owned_fd into = open_dir(at.path + "/into");
+  opened below{{at.path() + "/below"}};
+  owned_fd into = open_dir(at.path() + "/into");
   std::uint64_t made = 0;
   REQUIRE(merge_layers({trees.numbers, below.numbers, false}, into.get(), made) == 0);
   CHECK(made == 11);
-  const std::string root = at.path + "/into";
+  const std::string root = at.path() + "/into";
   CHECK(read_file(root + "/kept/a") == "1");
   CHECK_FALSE(fs::exists(root + "/replaced/hidden"));
   CHECK(read_file(root + "/replaced/new") == "7");
@@ -402,21 +390,21 @@ TEST_CASE("layers that are merged are the layers that were there") {
 }
 
 TEST_CASE("a tree is removed however deep it is, and nothing beside it") {
-  scratch at;
-  put_text(at.path + "/beside", "stays");
-  fs::create_directories(at.path + "/7/tree");
-  owned_fd here = open_dir(at.path + "/7/tree");
+  temp_dir at;
+  put_text(at.path() + "/beside", "stays");
+  fs::create_directories(at.path() + "/7/tree");
+  owned_fd here = open_dir(at.path() + "/7/tree");
   for (int depth = 0; depth < 5'000; ++depth) {
     REQUIRE(::mkdirat(here.get(), "d", 0700) == 0);
     owned_fd file{::openat(here.get(), "f", O_WRONLY | O_CREAT | O_CLOEXEC, 0600)};
     here.reset(::openat(here.get(), "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   }
   here.reset();
-  owned_fd root = open_dir(at.path);
+  owned_fd root = open_dir(at.path());
   CHECK(remove_tree(root.get(), "7", root.get()) == 0);
   CHECK(remove_tree(root.get(), "7", root.get()) == ENOENT);
-  CHECK(read_file(at.path + "/beside") == "stays");
-  CHECK(std::distance(fs::directory_iterator{at.path}, fs::directory_iterator{}) == 1);
+  CHECK(read_file(at.path() + "/beside") == "stays");
+  CHECK(std::distance(fs::directory_iterator{at.path()}, fs::directory_iterator{}) == 1);
 }
 
 TEST_CASE("who restores can do nothing but write files") {

@@ -6,7 +6,6 @@
 
 #include <sys/mman.h>
 #include <sys/sendfile.h>
-#include <sys/wait.h>
 
 #include <csignal>
 #include <cstring>
@@ -126,23 +125,21 @@ for place in ["/work", "/home/agent", "/tmp", "/var/tmp", "/dev/shm"]:
 for line in sorted(lines): print(ascii(line))
 )py";
 
-bool no_plant(const plant& made) {
-  if (made.source)
-    return false;
-  skip("no machine can be made here: " + made.problem);
-  return true;
+/// Why this host keeps no states, or nothing: an ordinary user's tmpfs may lack attributes.
+std::string why_no_states(const plant& made) {
+  if (!made.source)
+    return "no machine can be made here: " + made.problem;
+  for (const auto& line : made.source->isolation())
+    if (line.starts_with("states of files: ") && line.find("layers") == std::string::npos)
+      return line;
+  return {};
 }
 
-/// Whether this host can keep states at all: an ordinary user's tmpfs may lack attributes.
 bool no_states(const plant& made) {
-  if (no_plant(made))
-    return true;
-  for (const auto& line : made.source->isolation())
-    if (line.starts_with("states of files: ") && line.find("layers") == std::string::npos) {
-      skip(line);
-      return true;
-    }
-  return false;
+  std::string why = why_no_states(made);
+  if (!why.empty())
+    skip(why);
+  return !why.empty();
 }
 
 bool forks_share(const plant& made) {
@@ -220,6 +217,20 @@ struct box {
     ran result = test::run(*machine, *listener, "python", code);
     return result.err + result.out + (result.ended ? "" : "(did not end)");
   }
+  /// Starts a job in Python that takes input.
+  void start(const std::string& code) {
+    guest::start_job job;
+    job.job = started_job;
+    job.language = "python";
+    job.code = code;
+    job.cwd = "/";
+    job.stdin_open = true;
+    job.output_bytes = 1 << 20;
+    machine->send(job);
+  }
+  void type(const std::string& text) {
+    machine->send(guest::stdin_data{.job = started_job, .data = bytes(text.begin(), text.end())});
+  }
   /// Waits until a job wrote that, and nothing else.
   bool says(const std::string& text) {
     std::string said;
@@ -235,6 +246,9 @@ struct box {
     return python("SEED = " + std::to_string(seed) + change_script);
   }
   std::string tree() { return python(describe_script); }
+
+  /// No number that test::run gives.
+  static constexpr std::uint32_t started_job = 900;
 
   std::string id;
   std::shared_ptr<heard> listener;
@@ -370,33 +384,6 @@ private:
   int others_ = 0;
 };
 
-/// Runs a test in a process of its own as an ordinary user; what it returns is the complaint.
-std::string as_ordinary_user(const std::function<std::string(plant&)>& test) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0)
-    return "no pipe";
-  pid_t user = ::fork();
-  if (user == 0) {
-    std::string told;
-    if (::setgid(12345) != 0 || ::setuid(12345) != 0) {
-      told = "cannot change identity";
-    } else {
-      plant made{test_settings(real_lib)};
-      told = made.source ? test(made) : "skip: " + made.problem;
-    }
-    (void)!::write(ends[1], told.data(), told.size());
-    ::_exit(0);
-  }
-  ::close(ends[1]);
-  std::string told;
-  char text[4096];
-  for (ssize_t count = 0; (count = ::read(ends[0], text, sizeof text)) > 0;)
-    told.append(text, static_cast<std::size_t>(count));
-  ::close(ends[0]);
-  ::waitpid(user, nullptr, 0);
-  return told;
-}
-
 } // namespace
 
 TEST_CASE("whatever is done to files, a state gives back all of them and nothing else") {
@@ -410,11 +397,9 @@ TEST_CASE("whatever is done to files, a state gives back all of them and nothing
 TEST_CASE("an ordinary user's machines keep states as root's do") {
   if (::geteuid() != 0)
     return skip("the other tests run as an ordinary user already");
-  std::string told = as_ordinary_user([](plant& made) -> std::string {
-    for (const auto& line : made.source->isolation())
-      if (line.starts_with("states of files: ") && line.find("layers") == std::string::npos)
-        return "skip: " + line;
-    return walk(made, 7).run(40);
+  std::string told = as_ordinary_user(real_lib, [](plant& made) {
+    std::string why = why_no_states(made);
+    return why.empty() ? walk(made, 7).run(40) : "skip: " + why;
   });
   if (told.starts_with("skip: "))
     return skip(told.substr(6));
@@ -433,23 +418,15 @@ TEST_CASE("a live interpreter reads and writes in the new tree, and finds no way
   for (int i = 0; i < 1'000 && !one.machine->warm("python"); ++i)
     ::usleep(20'000);
   REQUIRE(one.listener->next<guest::warmed>());
-  guest::start_job job;
-  job.job = 900;
-  job.language = "python";
-  job.cwd = "/";
-  job.stdin_open = true;
-  job.output_bytes = 1 << 20;
-  job.code = R"(
+  one.start(R"(
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 for line in sys.stdin:
     try: print(eval(line), flush=True)
     except OSError as error: print(error.errno, flush=True)
-)";
-  one.machine->send(job);
+)");
   auto ask = [&](const std::string& expression) {
-    std::string line = expression + "\n";
-    one.machine->send(guest::stdin_data{.job = 900, .data = bytes(line.begin(), line.end())});
+    one.type(expression + "\n");
     std::string said;
     while (!said.ends_with('\n')) {
       auto output = one.listener->next<guest::output>();
@@ -493,24 +470,17 @@ TEST_CASE("a state is refused while a file is open for writing, and says whose")
     return;
   box one{made, "writer"};
   REQUIRE(one.up());
-  guest::start_job job;
-  job.job = 900;
-  job.language = "python";
-  job.cwd = "/";
-  job.stdin_open = true;
-  job.output_bytes = 1 << 20;
-  job.code = "import sys\nf = open('/work/held', 'w')\nprint('held', flush=True)\n"
-             "sys.stdin.readline()\nf.write('late'); f.close()\nprint('closed', flush=True)\n"
-             "sys.stdin.readline()\n";
-  one.machine->send(job);
+  one.start("import sys\nf = open('/work/held', 'w')\nprint('held', flush=True)\n"
+            "sys.stdin.readline()\nf.write('late'); f.close()\nprint('closed', flush=True)\n"
+            "sys.stdin.readline()\n");
   REQUIRE(one.says("held\n"));
   std::string why = one.freeze_busy(1);
   CHECK_THAT(why, Catch::Contains("/work/held open for writing"));
   // It is as it was: the file can be written, and be frozen then.
-  one.machine->send(guest::stdin_data{.job = 900, .data = bytes{'\n'}});
+  one.type("\n");
   REQUIRE(one.says("closed\n"));
   REQUIRE(one.freeze_busy(1) == "");
-  one.machine->send(guest::stdin_data{.job = 900, .data = bytes{'\n'}});
+  one.type("\n");
   REQUIRE(one.listener->next<guest::job_ended>());
   CHECK(one.bash("cat /work/held; echo more >> /work/held") == "late");
   REQUIRE(one.roll_back(1) == "");

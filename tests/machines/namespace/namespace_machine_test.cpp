@@ -268,38 +268,18 @@ TEST_CASE("the end of the server is the end of its machines") {
 TEST_CASE("an ordinary user makes machines too, without what only root can give") {
   if (::geteuid() != 0)
     return skip("the other tests run as an ordinary user already");
-  int ends[2];
-  REQUIRE(::pipe(ends) == 0);
-  pid_t user = ::fork();
-  if (user == 0) {
-    std::string told;
-    if (::setgid(12345) != 0 || ::setuid(12345) != 0)
-      told = "cannot change identity";
-    {
-      auto settings = test_settings(real_lib);
-      plant made{settings};
-      if (!made.source) {
-        told += made.problem;
-      } else {
-        auto [machine, listener] = made.start("rootless");
-        if (!listener->next<guest::hello>())
-          told = "no hello: " + listener->why();
-        else
-          told = test::run(*machine, *listener, "bash", "id -u; touch /work/x && echo written").out;
-        machine->destroy();
-        listener->wait_gone();
-      }
-    }
-    (void)!::write(ends[1], told.data(), told.size());
-    ::_exit(0);
-  }
-  ::close(ends[1]);
-  std::string told;
-  char text[256];
-  for (ssize_t count = 0; (count = ::read(ends[0], text, sizeof text)) > 0;)
-    told.append(text, static_cast<std::size_t>(count));
-  ::close(ends[0]);
-  ::waitpid(user, nullptr, 0);
+  std::string told = as_ordinary_user(real_lib, [](plant& made) {
+    if (!made.source)
+      return made.problem;
+    auto [machine, listener] = made.start("rootless");
+    std::string said =
+        listener->next<guest::hello>()
+            ? test::run(*machine, *listener, "bash", "id -u; touch /work/x && echo written").out
+            : "no hello: " + listener->why();
+    machine->destroy();
+    listener->wait_gone();
+    return said;
+  });
   if (told.find("outer user namespace") != std::string::npos)
     return skip("ordinary users may not make user namespaces: " + told);
   CHECK(told == "1000\nwritten\n");
