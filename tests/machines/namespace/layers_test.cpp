@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <functional>
 #include <map>
+#include <poll.h>
 #include <random>
 #include <set>
 
@@ -589,6 +590,29 @@ TEST_CASE("an archive that is damaged, or does not fit, is a lost machine that s
   CHECK_FALSE(other.up());
   CHECK_THAT(other.listener->why(), Catch::Contains("it is cut off"));
   CHECK(other.listener->lost_count() == 1);
+}
+
+TEST_CASE("a machine that is refused leaves its archives closed") {
+  auto settings = test_settings(real_lib);
+  settings.machines_max = 1;
+  plant made{settings};
+  if (no_states(made))
+    return;
+  box only{made, "only"};
+  REQUIRE(only.up());
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  owned_fd writing{ends[1]};
+  {
+    machines::machine_spec wanted{.id = "refused", .limits = {}, .warm = {}};
+    wanted.layers = {{1, std::make_shared<const owned_fd>(ends[0])}};
+    box refused{made, wanted};
+    CHECK_FALSE(refused.up());
+    CHECK_THAT(refused.listener->why(), Catch::Contains("as many machines as uids"));
+  }
+  // A pipe whose last reading end was closed says so.
+  pollfd unread{writing.get(), 0, 0};
+  CHECK(::poll(&unread, 1, 20'000) == 1);
 }
 
 TEST_CASE("forks have their parent's files and share nothing they write") {
