@@ -6,7 +6,7 @@
 #include "messages/snapshot.hpp"
 
 #include <cstdint>
-#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -94,5 +94,8 @@ std::string ending_of(const outcome& ended);
 
 /// Writes all bytes to a descriptor; false when nobody reads it any more.
 bool write_all(int fd, const bytes& data);
+
+/// The next piece of standard input for a job, its end included; nothing when none is there yet.
+std::optional<write_stdin> read_input(const std::string& job, std::size_t bytes_max);
 
 } // namespace berth

@@ -6,6 +6,12 @@
 
 namespace berth {
 
+namespace {
+
+using terminal::table;
+using terminal::tint;
+
+/// How a job ended, in a word or two: `exited 0`, `signalled 9`, `timed_out`.
 std::string state_of_entry(const outcome& result) {
   std::string state{name_of(result.state)};
   if (result.state == job_state::exited)
@@ -15,16 +21,11 @@ std::string state_of_entry(const outcome& result) {
   return state;
 }
 
-terminal::tint tint_of_entry(const outcome& result) {
+tint tint_of_entry(const outcome& result) {
   if (result.state == job_state::exited)
-    return result.exit_code.value_or(1) == 0 ? terminal::tint::green : terminal::tint::red;
-  return is_terminal(result.state) ? terminal::tint::red : terminal::tint::yellow;
+    return result.exit_code.value_or(1) == 0 ? tint::green : tint::red;
+  return is_terminal(result.state) ? tint::red : tint::yellow;
 }
-
-namespace {
-
-using terminal::table;
-using terminal::tint;
 
 void show_page(const history_page& page) {
   table rows{{"#", "WHEN", "JOB", "LANGUAGE", "ENDED", "TIME", "MEMORY", "AGENT", "CODE"}};
@@ -141,7 +142,7 @@ int command_history(const common_options& common, const query_history& query) {
   if (!page)
     return terminal::report(page.error());
   if (common.json)
-    std::printf("%s\n", json_text(to_json(*page)).c_str());
+    print_json(*page);
   else if (!query.job.empty() && page->entries.size() == 1)
     show_entry(page->entries.front());
   else

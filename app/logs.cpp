@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "app/client.hpp"
-#include "app/commands.hpp"
-#include "app/terminal.hpp"
-#include "bridge/json.hpp"
-
-#include <cstdio>
+#include "app/show.hpp"
 
 namespace berth {
 
@@ -23,7 +18,7 @@ int show_past(client& server, const common_options& common, const std::string& j
     return terminal::report("there is no job " + job + "; `berth history` lists past ones");
   const outcome& past = page->entries.front().result;
   if (common.json) {
-    std::printf("%s\n", json_text(to_json(past)).c_str());
+    print_json(past);
     return 0;
   }
   write_all(1, past.stdout_data);
@@ -52,8 +47,7 @@ int command_logs(const common_options& common, const std::string& job, bool foll
       return terminal::report(slice.error());
     bool quiet = slice->stdout_data.empty() && slice->stderr_data.empty();
     if (common.json && (!quiet || slice->ended)) {
-      std::printf("%s\n", json_text(to_json(*slice)).c_str());
-      std::fflush(stdout);
+      print_json(*slice);
     } else if (!write_all(1, slice->stdout_data) || !write_all(2, slice->stderr_data)) {
       return 0; // Nobody reads any more, as in `berth logs | head`.
     }

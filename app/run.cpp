@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "app/client.hpp"
-#include "app/commands.hpp"
-#include "app/terminal.hpp"
-#include "bridge/json.hpp"
+#include "app/show.hpp"
 #include "config/languages.hpp"
 #include "messages/fd.hpp"
 
@@ -225,18 +222,13 @@ void live_run::stop(const char* why) {
 }
 
 void live_run::forward_input() {
-  write_stdin piece;
-  piece.job = job_;
-  piece.data.resize(stdin_chunk);
-  ssize_t got = ::read(0, piece.data.data(), piece.data.size());
-  if (got < 0 && (errno == EINTR || errno == EAGAIN))
+  auto piece = read_input(job_, stdin_chunk);
+  if (!piece)
     return;
-  piece.data.resize(static_cast<std::size_t>(got > 0 ? got : 0));
-  piece.eof = got <= 0;
-  forwards_ = !piece.eof;
+  forwards_ = !piece->eof;
   // One piece at a time: the answer comes when the program's side has taken it.
   writing_ = true;
-  stdin_id_ = server_.send(piece);
+  stdin_id_ = server_.send(*piece);
 }
 
 std::optional<int> live_run::take(const client_reply& reply) {
@@ -261,11 +253,8 @@ std::optional<int> live_run::show(const output_slice& slice) {
   next_.stdout_offset = slice.stdout_offset + slice.stdout_data.size();
   next_.stderr_offset = slice.stderr_offset + slice.stderr_data.size();
   if (json_) {
-    if (!slice.stdout_data.empty() || !slice.stderr_data.empty() || slice.ended) {
-      json line = to_json(slice);
-      std::printf("%s\n", json_text(line).c_str());
-      std::fflush(stdout);
-    }
+    if (!slice.stdout_data.empty() || !slice.stderr_data.empty() || slice.ended)
+      print_json(slice);
   } else if (!deaf_ && !(write_all(1, slice.stdout_data) && write_all(2, slice.stderr_data))) {
     // Nobody reads what the program writes: as a pipe would, that ends it.
     deaf_ = true;
@@ -347,6 +336,18 @@ bool write_all(int fd, const bytes& data) {
   return true;
 }
 
+std::optional<write_stdin> read_input(const std::string& job, std::size_t bytes_max) {
+  write_stdin piece;
+  piece.job = job;
+  piece.data.resize(bytes_max);
+  ssize_t got = ::read(0, piece.data.data(), piece.data.size());
+  if (got < 0 && (errno == EINTR || errno == EAGAIN))
+    return std::nullopt;
+  piece.data.resize(static_cast<std::size_t>(got > 0 ? got : 0));
+  piece.eof = got <= 0;
+  return piece;
+}
+
 int command_run(const common_options& common, const run_options& options) {
   auto request = make_request(options);
   if (!request)
@@ -364,18 +365,14 @@ int command_run(const common_options& common, const run_options& options) {
     return terminal::report(server.error());
   auto started = (*server)->ask<accepted>(*request);
   if (!started && started.error() == ec::not_found && !options.session.empty()) {
-    open_session open;
-    open.name = options.session;
-    if (auto opened = (*server)->ask<session_info>(open); !opened)
+    if (auto opened = (*server)->ask<session_info>(open_session{.name = options.session}); !opened)
       return terminal::report(opened.error());
     started = (*server)->ask<accepted>(*request);
   }
   if (!started)
     return terminal::report(started.error());
-  if (common.json) {
-    std::printf("%s\n", json_text(to_json(*started)).c_str());
-    std::fflush(stdout);
-  }
+  if (common.json)
+    print_json(*started);
   return live_run{**server, common.json, started->job, request->stdin_open}.follow();
 }
 

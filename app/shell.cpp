@@ -3,7 +3,6 @@
 #include "app/shell_input.hpp"
 #include "app/show.hpp"
 #include "config/languages.hpp"
-#include "config/limits.hpp"
 #include "messages/fd.hpp"
 
 #include <sys/signalfd.h>
@@ -129,16 +128,11 @@ void cell_run::on_interrupt() {
 }
 
 void cell_run::forward_input() {
-  write_stdin piece;
-  piece.job = job_;
-  piece.data.resize(input_chunk);
-  ssize_t got = ::read(0, piece.data.data(), piece.data.size());
-  if (got < 0 && (errno == EINTR || errno == EAGAIN))
+  auto piece = read_input(job_, input_chunk);
+  if (!piece)
     return;
-  piece.data.resize(static_cast<std::size_t>(got > 0 ? got : 0));
-  piece.eof = got <= 0;
-  forwards_ = !piece.eof;
-  writing_ = server_.send(piece);
+  forwards_ = !piece->eof;
+  writing_ = server_.send(*piece);
 }
 
 /// A cell that does not run yet cannot be interrupted: it is cancelled.
@@ -302,9 +296,7 @@ int command_shell(const common_options& common, const shell_options& options) {
   if (!found)
     return terminal::report(found.error());
   if (found->sessions.empty()) {
-    open_session open;
-    open.name = options.session;
-    if (auto opened = (*server)->ask<session_info>(open); !opened)
+    if (auto opened = (*server)->ask<session_info>(open_session{.name = options.session}); !opened)
       return terminal::report(opened.error());
   }
   return shell{**server, common, options, *language}.run();

@@ -43,8 +43,4 @@ inline terminal::tint tint_of(std::string_view state) {
   return state == "lost" || state == "broken" ? terminal::tint::red : terminal::tint::yellow;
 }
 
-/// How a job ended, in a word or two: `exited 0`, `signalled 9`, `timed_out`.
-std::string state_of_entry(const outcome& result);
-terminal::tint tint_of_entry(const outcome& result);
-
 } // namespace berth

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/bench_case.hpp"
 
-#include <algorithm>
-
 namespace berth::bench {
 
 namespace {

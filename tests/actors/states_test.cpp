@@ -118,6 +118,17 @@ public:
     pass(1s); // nothing of it is warm
   }
 
+  /// A snapshot that the session's machine does not have.
+  snapshot_info state_on_disk_only() {
+    auto first = snapshot("first");
+    job();
+    auto other = snapshot("other");
+    begin_rollback(first.snapshot);
+    play_states();
+    lose_machine(); // it stands at `first`: the new one has no `other`
+    return other;
+  }
+
   std::string machine_id() const { return "vm-" + id.substr(2); }
 
   std::string id;
@@ -473,12 +484,7 @@ TEST_CASE_METHOD(state_house, "A lost machine's session starts anew from what wa
 
 TEST_CASE_METHOD(state_house, "A state that the machine has no more comes back in a new machine",
                  "[states]") {
-  auto first = snapshot("first");
-  job();
-  auto other = snapshot("other");
-  auto back = begin_rollback(first.snapshot);
-  play_states();
-  lose_machine(); // it stands at `first`: the new one has no `other`
+  auto other = state_on_disk_only();
   REQUIRE(machine->spec.layers.size() == 1);
   auto* old = machine;
   auto again = begin_rollback(other.snapshot);
@@ -498,12 +504,7 @@ TEST_CASE_METHOD(state_house, "A state that the machine has no more comes back i
 
 TEST_CASE_METHOD(state_house, "A damaged state is refused and the session stays as it is",
                  "[states]") {
-  auto first = snapshot("first");
-  job();
-  auto other = snapshot("other");
-  auto back = begin_rollback(first.snapshot);
-  play_states();
-  lose_machine();
+  auto other = state_on_disk_only();
   saved_state damaged = *states->catalog.find(other.snapshot);
   damaged.info.damage = "its archive's checksum does not match";
   states->catalog.put(damaged);

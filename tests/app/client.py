@@ -70,6 +70,16 @@ def python(code, **body):
     return run("python", code, **body)
 
 
+def cell(session, code, **body):
+    """Runs code in the session's live Python."""
+    return python(code, session=session, kernel=True, **body)
+
+
+def value(ended):
+    """The first result of a cell, as text."""
+    return ended["cell"]["results"][0]["data"]["text/plain"]
+
+
 def refused(op, **body):
     """Name of the refusal that this gets; it must get one."""
     try:

@@ -28,25 +28,26 @@ std::string no_python_reason() {
 TEST_CASE("A session's live Python keeps what its cells make") {
   NEEDS_PYTHON();
   REQUIRE_SCRIPT(shared_server(), R"py(
-def cell(code, **body):
-    return run("python", code, agent_id="keeper", kernel=True, **body)
+def agent_cell(code):
+    return python(code, agent_id="keeper", kernel=True)
 
-first = cell("import math\nx = 6\ndef f(): return x * 7\nprint('one')")
+first = agent_cell("import math\nx = 6\ndef f(): return x * 7\nprint('one')")
 assert (first["state"], first["exit_code"], first["stdout"]) == ("exited", 0, b"one\n"), first
 assert first["context"] == "python" and first["cell"]["execution_count"] == 1, first
-second = cell("f()")
+second = agent_cell("f()")
 assert second["cell"]["results"] == [{"data": {"text/plain": "42"}, "is_main_result": True}], second
 assert second["stdout"] == b"" and second["path"] == "warm" and second["machine"] == first["machine"]
-raised = cell("1 / 0")
+raised = agent_cell("1 / 0")
 assert (raised["state"], raised["exit_code"]) == ("exited", 1), raised
 assert raised["cell"]["error"]["name"] == "ZeroDivisionError", raised
 assert b"ZeroDivisionError" in raised["stderr"] and raised["cell"]["kernel_alive"], raised
 # A plain job of the same session sees the files and not the variables.
-cell("open('/work/made', 'w').write('by a cell')")
+agent_cell("open('/work/made', 'w').write('by a cell')")
 plain = run("python", "print(open('/work/made').read()); print('x' in globals())", agent_id="keeper")
 assert plain["stdout"] == b"by a cell\nFalse\n" and "cell" not in plain or plain["cell"] is None, plain
 entry = ask("history", job=second["job"])["entries"][0]["result"]
-assert entry["cell"]["results"][0]["data"]["text/plain"] == "42", entry
+assert value(entry) == "42", entry
+ask("close_session", session=first["session"])
 )py");
 }
 
@@ -58,11 +59,11 @@ made = ask("open_context", session=session, context="a", language="py", cwd="/tm
 assert (made["context"], made["language"], made["state"]) == ("a", "python", "idle"), made
 assert made["session"] == session, made
 unnamed = ask("open_context", session=session, language="python")["context"]
-def cell(context, code, **body):
-    return run("python", code, session=session, context=context, **body)
-cell("a", "x = 1")
-assert cell("b", "x")["cell"]["error"]["name"] == "NameError"
-assert cell("a", "import os; print(os.getcwd(), x)")["stdout"] == b"/tmp 1\n"
+def in_context(context, code):
+    return python(code, session=session, context=context)
+in_context("a", "x = 1")
+assert in_context("b", "x")["cell"]["error"]["name"] == "NameError"
+assert in_context("a", "import os; print(os.getcwd(), x)")["stdout"] == b"/tmp 1\n"
 names = [c["context"] for c in ask("contexts", session=session)["contexts"]]
 assert names == ["a", unnamed, "b"], names
 assert refused("open_context", session=session, context="a", language="python") == "already_exists"
@@ -76,7 +77,7 @@ for _ in range(3):
     again = ask("restart_context", session=session, context="a")
     assert end_of(busy)[0]["state"] == "cancelled"
 assert again["execution_count"] == 0 and again["state"] == "idle", again
-assert cell("a", "x")["cell"]["error"]["name"] == "NameError"
+assert in_context("a", "x")["cell"]["error"]["name"] == "NameError"
 assert ask("close_context", session=session, context="b")["context"] == "b"
 assert refused("interrupt", session=session, context="b") == "not_found"
 assert refused("close_context", session=session, context="b") == "not_found"
@@ -89,10 +90,7 @@ TEST_CASE("An interrupt, a cancel and a time limit end a cell and keep its varia
   NEEDS_PYTHON();
   REQUIRE_SCRIPT(shared_server(), R"py(
 session = ask("open_session", name="stops")["session"]
-def cell(code, **body):
-    return run("python", code, session=session, kernel=True, **body)
-cell("x = 5")
-client = Client()
+cell(session, "x = 5")
 loop = "print('up')\nwhile True: pass"
 def started():
     job = ask("submit", language="python", code=loop, session=session, kernel=True)["job"]
@@ -110,14 +108,14 @@ job = started()
 ask("cancel", job=job)
 ended, _, _ = end_of(job)
 assert ended["state"] == "cancelled" and ended["cell"]["kernel_alive"], ended
-late = cell(loop, timeout_ms=300)
+late = cell(session, loop, timeout_ms=300)
 assert late["state"] == "timed_out" and late["stdout"] == b"up\n", late
 assert late["cell"]["kernel_alive"] and "exit_code" not in late or late["exit_code"] is None, late
-assert cell("x")["cell"]["results"][0]["data"]["text/plain"] == "5"
-deaf = cell("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
-            timeout_ms=300)
+assert value(cell(session, "x")) == "5"
+deaf = cell(session, "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "while True: pass", timeout_ms=300)
 assert deaf["state"] == "timed_out" and not deaf["cell"]["kernel_alive"], deaf
-fresh = cell("x")
+fresh = cell(session, "x")
 assert fresh["cell"]["error"]["name"] == "NameError" and "new interpreter" in fresh["detail"], fresh
 ask("close_session", session=session)
 )py");
@@ -127,19 +125,18 @@ TEST_CASE("A live interpreter that dies is told by the operating system's word, 
   NEEDS_PYTHON();
   REQUIRE_SCRIPT(shared_server(), R"py(
 session = ask("open_session", name="deaths", memory_mib=128)["session"]
-def cell(code, **body):
-    return run("python", code, session=session, kernel=True, **body)
 for code, state, exit_code, signal in (
         ("import os; os._exit(7)", "exited", 7, None),
         ("import os; os.kill(os.getpid(), 9)", "signalled", None, 9),
         ("import ctypes; ctypes.string_at(0)", "signalled", None, 11)):
-    died = cell("print('last', flush=True); " + code)
+    died = cell(session, "print('last', flush=True); " + code)
     assert (died["state"], died.get("exit_code"), died.get("signal")) == (state, exit_code, signal)
     assert died["stdout"] == b"last\n" and not died["cell"]["kernel_alive"], died
     until(lambda: ask("contexts", session=session)["contexts"][0]["state"] == "dead", "dead")
-    after = cell("1 + 1")
-    assert after["cell"]["results"][0]["data"]["text/plain"] == "2", after
+    after = cell(session, "1 + 1")
+    assert value(after) == "2", after
     assert "new interpreter" in after["detail"], after
+ask("close_session", session=session)
 )py");
 }
 
@@ -149,9 +146,9 @@ TEST_CASE("A cell that needs too much memory ends as out of memory") {
     return skip("the host gives no memory cgroup");
   REQUIRE_SCRIPT(shared_server(), R"py(
 session = ask("open_session", name="memory", memory_mib=128)["session"]
-died = run("python", "x = []\nwhile True: x.append(bytearray(1 << 20))", session=session, kernel=True)
+died = cell(session, "x = []\nwhile True: x.append(bytearray(1 << 20))")
 assert died["state"] == "out_of_memory" and not died["cell"]["kernel_alive"], died
-assert run("python", "1", session=session, kernel=True)["exit_code"] == 0
+assert cell(session, "1")["exit_code"] == 0
 ask("close_session", session=session)
 )py");
 }
@@ -160,8 +157,8 @@ TEST_CASE("A cell shows what it displays in all its forms, and reads its input")
   NEEDS_PYTHON();
   REQUIRE_SCRIPT(shared_server(), R"py(
 session = ask("open_session", name="shows")["session"]
-shown = run("python", "from IPython.display import HTML, display\ndisplay(HTML('<b>1</b>'))\n'x'",
-            session=session, kernel=True)["cell"]["results"]
+shown = cell(session, "from IPython.display import HTML, display\ndisplay(HTML('<b>1</b>'))\n'x'")
+shown = shown["cell"]["results"]
 assert shown[0]["data"]["text/html"] == "<b>1</b>" and not shown[0]["is_main_result"], shown
 assert shown[1] == {"data": {"text/plain": "'x'"}, "is_main_result": True}, shown
 job = ask("submit", language="python", code="n = input('n? ')\nprint(int(n) * 2)", session=session,
@@ -170,8 +167,8 @@ output_until(job, b"n? ")
 ask("write_stdin", job=job, data=b"21\n")
 ended, out, err = end_of(job)
 assert out == b"n? 42\n" and ended["exit_code"] == 0, (ended, out, err)
-given = run("python", "import sys; sys.stdin.read()", session=session, kernel=True, stdin=b"given")
-assert given["cell"]["results"][0]["data"]["text/plain"] == "'given'", given
+given = cell(session, "import sys; sys.stdin.read()", stdin=b"given")
+assert value(given) == "'given'", given
 ask("close_session", session=session)
 )py");
 }
@@ -182,8 +179,7 @@ TEST_CASE("A cell's figures of matplotlib arrive as images without being asked f
     return skip("python3-matplotlib is not installed");
   REQUIRE_SCRIPT(shared_server(), R"py(
 session = ask("open_session", name="figures")["session"]
-drawn = run("python", "import matplotlib.pyplot as plt\n_ = plt.plot([1, 3, 2])", session=session,
-            kernel=True)
+drawn = cell(session, "import matplotlib.pyplot as plt\n_ = plt.plot([1, 3, 2])")
 assert drawn["exit_code"] == 0 and drawn["stderr"] == b"", drawn
 assert drawn["cell"]["results"][0]["data"]["image/png"].startswith("iVBORw0KGgo"), drawn
 ask("close_session", session=session)
@@ -194,16 +190,16 @@ TEST_CASE("Two hundred cells that are sent at once run in order") {
   NEEDS_PYTHON();
   REQUIRE_SCRIPT(shared_server(), R"py(
 session = ask("open_session", name="orderly")["session"]
-run("python", "seen = []", session=session, kernel=True)
+cell(session, "seen = []")
 client = Client()
 sent = {client.send("run", language="python", code=f"seen.append({i}); {i}", session=session,
                     kernel=True): i for i in range(200)}
 while sent:
     id, answer = client.receive()
     assert not isinstance(answer, Refused), answer
-    assert answer["cell"]["results"][0]["data"]["text/plain"] == str(sent.pop(id)), answer
-last = run("python", "seen == list(range(200))", session=session, kernel=True)
-assert last["cell"]["results"][0]["data"]["text/plain"] == "True", last
+    assert value(answer) == str(sent.pop(id)), answer
+last = cell(session, "seen == list(range(200))")
+assert value(last) == "True", last
 ask("close_session", session=session)
 )py");
 }

@@ -92,9 +92,6 @@ class Model:
                      snapshot_first=self.random.random() < 0.2)
         assert answer["session"] == session and answer["snapshot"] == target, answer
         self.came_back(session, self.snapshots[target][1], answer["content"], answer["contexts"])
-        if answer["snapshot_before"]:
-            self.snapshots[answer["snapshot_before"]] = (session, None)
-            del self.snapshots[answer["snapshot_before"]]
 
     def came_back(self, session, state, content, contexts):
         """The answer says what came back; it must not say more than is true."""
@@ -143,11 +140,6 @@ class Model:
         for snapshot in self.snapshots:
             assert snapshot in listed, (snapshot, "is not listed")
             assert not listed[snapshot].get("damage"), listed[snapshot]
-
-    def server_died(self):
-        """What a session has after kill -9: files as of something that was saved, or nothing."""
-        for session in self.states:
-            self.states[session] = self.states[session].without_memory()
 
 
 def read_files(session):

@@ -29,7 +29,7 @@ TEST_CASE("Random jobs, snapshots, rollbacks, forks and pauses agree with a mode
   unsigned seed = GENERATE(1U, 2U, 3U);
   server_home home;
   server serving{home, no_rules};
-  auto done = serving.python("seed = " + std::to_string(seed) + R"py(
+  REQUIRE_SCRIPT(serving, "seed = " + std::to_string(seed) + R"py(
 from state_model import Model
 steps = []
 model = Model(seed, lambda *what: steps.append(what))
@@ -42,8 +42,6 @@ for i in range(40):
         raise
 model.check_list()
 )py");
-  INFO(done.out << done.err);
-  REQUIRE(done.code == 0);
 }
 
 TEST_CASE("Clients that do everything at once to the same sessions are all answered") {
@@ -69,7 +67,7 @@ s = ask("open_session")["session"]
 first = None
 for i in range(100):
     assert ask("run", session=s, language="bash", code=f"mkdir -p d; echo -n {i} > d/f0")["exit_code"] == 0
-    assert ask("run", session=s, language="python", kernel=True, code=f"v0 = {i}")["exit_code"] == 0
+    assert cell(s, f"v0 = {i}")["exit_code"] == 0
     info = ask("snapshot", session=s, name=f"n{i}", wait_durable=False)
     first = first or info
     assert info["content"] == "files+memory" and info["contexts"] == ["python"], info
@@ -93,7 +91,7 @@ TEST_CASE("Snapshots outlive kill -9 of the server, and sessions wake with what 
   auto made = first->python(R"py(
 s = ask("open_session", name="kept", agent_id="ann")["session"]
 ask("run", session=s, language="bash", code="mkdir -p d; echo -n one > d/f0")
-ask("run", session=s, language="python", kernel=True, code="v0 = 1")
+cell(s, "v0 = 1")
 point = ask("snapshot", session=s, name="point")
 assert point["durable"] and point["content"] == "files+memory", point
 ask("run", session=s, language="bash", code="echo -n two > d/f0")
@@ -109,8 +107,8 @@ print(s, point["snapshot"], job, never)
   first->program().wait();
   first.reset();
   server second{home, no_rules};
-  auto done = second.python("s, point, job, never = '" + made.out.substr(0, made.out.size() - 1)
-                            + R"py('.split()
+  REQUIRE_SCRIPT(second, "s, point, job, never = '" + made.out.substr(0, made.out.size() - 1)
+                             + R"py('.split()
 from state_model import check_files
 sessions = {x["session"]: x for x in ask("sessions")["sessions"]}
 assert sessions[s]["state"] == "paused" and sessions[s]["name"] == "kept", sessions
@@ -125,11 +123,9 @@ assert answer["session"] == s and answer["stdout"] == b"two", answer
 back = ask("rollback", session="kept", snapshot="point")
 assert back["content"] == "files", back
 check_files(s, {"f0": "one"})
-answer = ask("run", session=s, language="python", kernel=True, code="print('v0' in globals())")
+answer = cell(s, "print('v0' in globals())")
 assert answer["stdout"] == b"False\n", answer
 )py");
-  INFO(done.out << done.err);
-  REQUIRE(done.code == 0);
 }
 
 TEST_CASE(
@@ -168,7 +164,7 @@ while True:
   text.resize(text.rfind('\n'));
   write_file(home.path() + "/last.json", text.substr(text.rfind('\n') + 1));
   server second{home, no_rules};
-  auto done = second.python("path = '" + home.path() + "/last.json'\n" + R"py(
+  REQUIRE_SCRIPT(second, "path = '" + home.path() + "/last.json'\n" + R"py(
 from state_model import read_files
 import json
 last = json.load(open(path))
@@ -188,23 +184,19 @@ for session in last["sessions"]:
 missing = set(last["snapshots"]) - set(listed)
 assert len(missing) <= 2, missing
 )py");
-  INFO(done.out << done.err);
-  REQUIRE(done.code == 0);
 }
 
 TEST_CASE("Truncated and flipped snapshots are refused with a reason; the others go on") {
   NEEDS_SERVER();
   server_home home;
   auto first = std::make_unique<server>(home, no_rules);
-  auto made = first->python(R"py(
+  REQUIRE_SCRIPT(*first, R"py(
 for name in ("good", "short", "flipped", "manifest"):
     s = ask("open_session", name=name)["session"]
     ask("run", session=s, language="bash", code=f"mkdir -p d; echo -n {name} > d/f0")
     print(ask("snapshot", session=s, name="p-" + name)["snapshot"])
     ask("pause_session", session=s)
 )py");
-  INFO(made.out << made.err);
-  REQUIRE(made.code == 0);
   first->program().signal(SIGTERM);
   REQUIRE(first->program().wait() == 0);
   first.reset();
@@ -220,7 +212,7 @@ for name in ("good", "short", "flipped", "manifest"):
     }
   }
   server second{home, no_rules};
-  auto done = second.python(R"py(
+  REQUIRE_SCRIPT(second, R"py(
 from state_model import check_files
 def of(name):
     return next(x for x in ask("snapshots")["snapshots"] if x["name"] == "p-" + name)
@@ -245,8 +237,6 @@ for name in ("short", "flipped", "manifest"):
     info = ask("sessions", session=name)["sessions"][0]
     assert "could not be restored" in info["detail"], info
 )py");
-  INFO(done.out << done.err);
-  REQUIRE(done.code == 0);
 }
 
 TEST_CASE("The rules of vm_execution.history do what they say") {
@@ -323,7 +313,7 @@ TEST_CASE("A paused session costs no machine and survives restarts") {
   NEEDS_SERVER();
   server_home home;
   auto first = std::make_unique<server>(home, no_rules);
-  auto made = first->python(R"py(
+  REQUIRE_SCRIPT(*first, R"py(
 s = ask("open_session", name="sleeper")["session"]
 ask("run", session=s, language="bash", code="mkdir -p d; echo -n dream > d/f0")
 assert ask("pause_session", session=s)["state"] == "paused"
@@ -331,8 +321,6 @@ until(lambda: all(x.get("session") != s for x in ask("pool")["slots"]), "the mac
 awake = ask("open_session", name="awake")["session"]
 ask("run", session=awake, language="bash", code="mkdir -p d; echo -n work > d/f0")
 )py");
-  INFO(made.out << made.err);
-  REQUIRE(made.code == 0);
   first->program().signal(SIGTERM); // an orderly end saves who is awake
   REQUIRE(first->program().wait() == 0);
   first.reset();

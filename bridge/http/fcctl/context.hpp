@@ -61,13 +61,18 @@ decoded<parsed_text> read_parse_execute(const json& body, const settings& values
 decoded<query_history> read_history_query(const std::map<std::string, std::string>& members,
                                           const std::string& machine);
 
-/// What a client asks to be saved, or to be taken back to.
+/// What a client asks to be saved, or to be taken back to. A body must name the snapshot where the
+/// path does not.
 decoded<take_snapshot> read_snapshot(const json& body, const std::string& session);
-decoded<rollback> read_rollback(const json& body, const std::string& session);
+decoded<rollback> read_rollback(const json& body, const std::string& session,
+                                const std::string& snapshot_of_path = {});
 
-/// Finds a session by id, name or machine id; of one that is not open (any more) what its id says.
-void with_session_of_past(const shared_context& c, const std::string& id, const responder& done,
-                          std::function<void(const session_info&, bool is_open)> go_on);
+/// Saves a session as a request asks; replies with the snapshot and `status`.
+void save_state(const shared_context& c, const request& what, const std::string& session,
+                int status, const responder& done);
+/// Takes a session back as a request asks.
+void take_back(const shared_context& c, const request& what, const std::string& session,
+               const std::string& snapshot_of_path, const responder& done);
 
 /// Past jobs of a machine as the clients read them, with the snapshots that hold their results.
 void ask_history(const shared_context& c, query_history wish, const std::string& id,

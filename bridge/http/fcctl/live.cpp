@@ -93,6 +93,10 @@ private:
   void on_create_snapshot(const json& data);
   void on_roll_back(const json& data);
   bool begin_query(const std::string& id);
+  /// Asks what a message wishes for, and says the answer as a message of `type`.
+  template <class Reply, class Request>
+  void ask(const json& data, decoded<Request> wish, const char* type,
+           json (*as_json)(const Reply&));
   void on_ping(const json&) { say("Pong", {{"timestamp", to_rfc3339(now_ms())}}); }
 
   json for_this_vm(json data) const;
@@ -390,40 +394,30 @@ void live_socket::on_query_history(const json& data) {
               });
 }
 
-void live_socket::on_create_snapshot(const json& data) {
+template <class Reply, class Request>
+void live_socket::ask(const json& data, decoded<Request> wish, const char* type,
+                      json (*as_json)(const Reply&)) {
   auto id = read_text_member(data, "execution_id");
   std::string name = id ? *id : "";
-  auto wish = read_snapshot(data, vm_id_);
   if (!wish)
     return refuse(name, ec::malformed, wish.why().text());
   if (!begin_query(name))
     return;
-  c_->gateway.ask<snapshot_info>(
-      std::move(*wish), [self = shared_from_this(), name](const expected<snapshot_info>& answer) {
-        --self->queries_;
-        if (!answer)
-          return self->refuse(name, answer.error());
-        self->say("SnapshotCreated", snapshot_json(*answer));
-      });
+  c_->gateway.ask<Reply>(std::move(*wish), [self = shared_from_this(), name, type,
+                                            as_json](const expected<Reply>& answer) {
+    --self->queries_;
+    if (!answer)
+      return self->refuse(name, answer.error());
+    self->say(type, as_json(*answer));
+  });
+}
+
+void live_socket::on_create_snapshot(const json& data) {
+  ask(data, read_snapshot(data, vm_id_), "SnapshotCreated", snapshot_json);
 }
 
 void live_socket::on_roll_back(const json& data) {
-  auto id = read_text_member(data, "execution_id");
-  std::string name = id ? *id : "";
-  auto wish = read_rollback(data, vm_id_);
-  if (wish && wish->snapshot.empty())
-    wish = malformed{"snapshot_id", "is missing"};
-  if (!wish)
-    return refuse(name, ec::malformed, wish.why().text());
-  if (!begin_query(name))
-    return;
-  c_->gateway.ask<rolled_back>(
-      std::move(*wish), [self = shared_from_this(), name](const expected<rolled_back>& answer) {
-        --self->queries_;
-        if (!answer)
-          return self->refuse(name, answer.error());
-        self->say("RollbackComplete", rolled_back_json(*answer));
-      });
+  ask(data, read_rollback(data, vm_id_), "RollbackComplete", rolled_back_json);
 }
 
 void live_socket::on_drained() {

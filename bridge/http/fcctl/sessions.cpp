@@ -84,25 +84,11 @@ void execute(const shared_context& c, const request& what, const responder& done
 }
 
 void snapshot(const shared_context& c, const request& what, const responder& done) {
-  auto body = read_body(what);
-  auto wish = body ? read_snapshot(*body, what.param("name")) : body.why();
-  if (!wish)
-    return done(malformed_reply(wish.why()));
-  c->gateway.ask<snapshot_info>(std::move(*wish), [done](expected<snapshot_info> answer) {
-    done(answer ? json_reply(snapshot_json(*answer)) : error_reply(answer.error()));
-  });
+  save_state(c, what, what.param("name"), 200, done);
 }
 
 void roll_back(const shared_context& c, const request& what, const responder& done) {
-  auto body = read_body(what);
-  auto wish = body ? read_rollback(*body, what.param("name")) : body.why();
-  if (wish && wish->snapshot.empty())
-    wish = malformed{"snapshot_id", "is missing"};
-  if (!wish)
-    return done(malformed_reply(wish.why()));
-  c->gateway.ask<rolled_back>(std::move(*wish), [done](expected<rolled_back> answer) {
-    done(answer ? json_reply(rolled_back_json(*answer)) : error_reply(answer.error()));
-  });
+  take_back(c, what, what.param("name"), {}, done);
 }
 
 void info(const shared_context& c, const request& what, const responder& done) {

@@ -5,22 +5,36 @@ namespace berth::http::fcctl {
 
 namespace {
 
+/// A session by id, name or machine id; of one that is not open (any more) what its id says.
+struct found_session {
+  session_info info;
+  bool is_open = false;
+};
+
+void find_session(const shared_context& c, const std::string& id,
+                  std::function<void(const expected<found_session>&)> then) {
+  c->gateway.ask<session_list>(list_sessions{.agent_id = {}, .session = id},
+                               [id, then = std::move(then)](expected<session_list> answer) {
+                                 if (!answer)
+                                   return then(answer.error());
+                                 if (answer->sessions.empty())
+                                   return then(found_session{past_session(id), false});
+                                 then(found_session{std::move(answer->sessions.front()), true});
+                               });
+}
+
 void create(const shared_context& c, const request& what, const responder& done) {
-  auto body = read_body(what);
-  auto wish = body ? read_snapshot(*body, what.param("id")) : body.why();
-  if (!wish)
-    return done(malformed_reply(wish.why()));
-  c->gateway.ask<snapshot_info>(std::move(*wish), [done](expected<snapshot_info> answer) {
-    done(answer ? json_reply(snapshot_json(*answer), 201) : error_reply(answer.error()));
-  });
+  save_state(c, what, what.param("id"), 201, done);
 }
 
 void list(const shared_context& c, const request& what, const responder& done) {
   std::string id = what.param("id");
-  with_session_of_past(c, id, done, [c, id, done](const session_info& info, bool is_open) {
+  find_session(c, id, [c, id, done](const expected<found_session>& found) {
+    if (!found)
+      return done(error_reply(found.error()));
     c->gateway.ask<snapshot_list>(
-        list_snapshots{.session = info.session, .agent_id = {}},
-        [id, is_open, done](expected<snapshot_list> answer) {
+        list_snapshots{.session = found->info.session, .agent_id = {}},
+        [id, is_open = found->is_open, done](expected<snapshot_list> answer) {
           if (!answer)
             return done(error_reply(answer.error()));
           if (!is_open && answer->snapshots.empty())
@@ -44,16 +58,9 @@ void erase(const shared_context& c, const request& what, const responder& done) 
   });
 }
 
-/// The snapshot stands in the path. A body is not needed, and most clients send none.
+/// A body is not needed, and most clients send none.
 void roll_back(const shared_context& c, const request& what, const responder& done) {
-  auto body = read_body(what);
-  auto wish = body ? read_rollback(*body, what.param("id")) : body.why();
-  if (!wish)
-    return done(malformed_reply(wish.why()));
-  wish->snapshot = what.param("snapshot_id");
-  c->gateway.ask<rolled_back>(std::move(*wish), [done](expected<rolled_back> answer) {
-    done(answer ? json_reply(rolled_back_json(*answer)) : error_reply(answer.error()));
-  });
+  take_back(c, what, what.param("id"), what.param("snapshot_id"), done);
 }
 
 void history(const shared_context& c, const request& what, const responder& done) {
@@ -87,32 +94,45 @@ decoded<take_snapshot> read_snapshot(const json& body, const std::string& sessio
   return wish;
 }
 
-decoded<rollback> read_rollback(const json& body, const std::string& session) {
+decoded<rollback> read_rollback(const json& body, const std::string& session,
+                                const std::string& snapshot_of_path) {
   rollback wish;
   wish.session = session;
   auto snapshot = read_text_member(body, "snapshot_id");
   if (!snapshot)
     return snapshot.why();
-  wish.snapshot = std::move(*snapshot);
+  wish.snapshot = snapshot_of_path.empty() ? std::move(*snapshot) : snapshot_of_path;
   const char* first = "create_pre_rollback_snapshot";
   if (auto member = body.find(first); member != body.end() && !member->is_null()) {
     if (!member->is_boolean())
       return malformed{first, "must be true or false, is " + detail::kind_of(*member)};
     wish.snapshot_first = member->get<bool>();
   }
+  if (wish.snapshot.empty())
+    return malformed{"snapshot_id", "is missing"};
   return wish;
 }
 
-void with_session_of_past(const shared_context& c, const std::string& id, const responder& done,
-                          std::function<void(const session_info&, bool is_open)> go_on) {
-  c->gateway.ask<session_list>(list_sessions{.agent_id = {}, .session = id},
-                               [id, done, go_on = std::move(go_on)](expected<session_list> found) {
-                                 if (!found)
-                                   return done(error_reply(found.error()));
-                                 if (!found->sessions.empty())
-                                   return go_on(found->sessions.front(), true);
-                                 go_on(past_session(id), false);
-                               });
+void save_state(const shared_context& c, const request& what, const std::string& session,
+                int status, const responder& done) {
+  auto body = read_body(what);
+  auto wish = body ? read_snapshot(*body, session) : body.why();
+  if (!wish)
+    return done(malformed_reply(wish.why()));
+  c->gateway.ask<snapshot_info>(std::move(*wish), [status, done](expected<snapshot_info> answer) {
+    done(answer ? json_reply(snapshot_json(*answer), status) : error_reply(answer.error()));
+  });
+}
+
+void take_back(const shared_context& c, const request& what, const std::string& session,
+               const std::string& snapshot_of_path, const responder& done) {
+  auto body = read_body(what);
+  auto wish = body ? read_rollback(*body, session, snapshot_of_path) : body.why();
+  if (!wish)
+    return done(malformed_reply(wish.why()));
+  c->gateway.ask<rolled_back>(std::move(*wish), [done](expected<rolled_back> answer) {
+    done(answer ? json_reply(rolled_back_json(*answer)) : error_reply(answer.error()));
+  });
 }
 
 void ask_history(const shared_context& c, query_history wish, const std::string& id,
@@ -125,21 +145,17 @@ void ask_history(const shared_context& c, query_history wish, const std::string&
                                     then(history_json(page, id, known.snapshots), is_open);
                                   });
   };
-  c->gateway.ask<session_list>(
-      list_sessions{.agent_id = {}, .session = id},
-      [c, id, wish = std::move(wish), then, told](expected<session_list> found) mutable {
+  find_session(
+      c, id, [c, wish = std::move(wish), then, told](const expected<found_session>& found) mutable {
         if (!found)
           return then(found.error(), false);
-        bool is_open = !found->sessions.empty();
-        session_info session = is_open ? found->sessions.front() : past_session(id);
-        wish.machine = session.machine;
-        c->gateway.ask<history_page>(
-            std::move(wish),
-            [then, told, is_open, session = session.session](expected<history_page> page) {
-              if (!page)
-                return then(page.error(), is_open);
-              told(*page, is_open, session);
-            });
+        wish.machine = found->info.machine;
+        c->gateway.ask<history_page>(std::move(wish),
+                                     [then, told, session = *found](expected<history_page> page) {
+                                       if (!page)
+                                         return then(page.error(), session.is_open);
+                                       told(*page, session.is_open, session.info.session);
+                                     });
       });
 }
 

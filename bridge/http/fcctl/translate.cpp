@@ -39,6 +39,10 @@ std::string joined(const std::vector<std::string>& parts) {
   return all;
 }
 
+json or_null(const std::string& text) {
+  return text.empty() ? json(nullptr) : json(text);
+}
+
 /// Sets a member under both its snake_case name and its camelCase name.
 void put_twice(json& to, const std::string& name, const json& value) {
   std::string camel;
@@ -411,18 +415,18 @@ json snapshot_json(const snapshot_info& info) {
   json made{{"id", info.snapshot},
             {"name", info.name},
             {"description", info.description},
-            {"parent", info.parent.empty() ? json(nullptr) : json(info.parent)},
+            {"parent", or_null(info.parent)},
             {"reason", name_of(info.reason)},
             {"content", name_of(info.content)},
             {"contexts", info.contexts},
             {"durable", info.durable},
             {"status", info.damage.empty() ? "ready" : "damaged"},
-            {"error", info.damage.empty() ? json(nullptr) : json(info.damage)}};
+            {"error", or_null(info.damage)}};
   put_twice(made, "snapshot_id", info.snapshot);
   put_twice(made, "vm_id", info.machine);
   put_twice(made, "session_id", info.session);
   put_twice(made, "agent_id", info.agent_id);
-  put_twice(made, "execution_id", info.job.empty() ? json(nullptr) : json(info.job));
+  put_twice(made, "execution_id", or_null(info.job));
   put_twice(made, "created_at", to_rfc3339(info.created_at_ms));
   put_twice(made, "size_bytes", info.size_bytes);
   put_twice(made, "size_mb", static_cast<double>(info.size_bytes) / mb);
@@ -435,12 +439,11 @@ json rolled_back_json(const rolled_back& answer) {
             {"content", name_of(answer.content)},
             {"contexts", answer.contexts},
             {"detail", answer.detail}};
-  bool saved = !answer.snapshot_before.empty();
   put_twice(made, "snapshot_id", answer.snapshot);
   put_twice(made, "vm_id", answer.machine);
   put_twice(made, "session_id", answer.session);
   put_twice(made, "history_entry", answer.entry);
-  put_twice(made, "pre_rollback_snapshot_id", saved ? json(answer.snapshot_before) : json(nullptr));
+  put_twice(made, "pre_rollback_snapshot_id", or_null(answer.snapshot_before));
   return made;
 }
 
@@ -458,10 +461,6 @@ json state_after(const entry& past, const std::vector<snapshot_info>& snapshots)
     if (one.job == ended.job && usable(one))
       return one.snapshot;
   return nullptr;
-}
-
-json or_null(const std::string& text) {
-  return text.empty() ? json(nullptr) : json(text);
 }
 
 } // namespace
