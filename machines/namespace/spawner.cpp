@@ -427,6 +427,8 @@ void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
   report note{.kind = report_kind::died, .number = asked.number};
   std::string_view hostname{asked.text, ::strnlen(asked.text, sizeof asked.text)};
   bool known = machines_.contains(asked.number);
+  // Taken whatever the answer: what a refused machine was to begin with is closed with it.
+  auto layers = arriving_.extract(asked.number);
   living one;
   one.number = asked.number;
   one.limits = {asked.memory_bytes, asked.processes, asked.disk_bytes};
@@ -441,7 +443,6 @@ void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
     take_index(one);
     one.hostname = hostname;
     one.channel = std::move(fds.front());
-    auto layers = arriving_.extract(asked.number);
     living& made = machines_.emplace(asked.number, std::move(one)).first->second;
     std::string why;
     if (!layers.empty() && asked.parent != 0)
