@@ -107,6 +107,8 @@ error check_zmq(const settings& values) {
 error check_http(const settings& values) {
   if (values.http_address.empty())
     return wrong("http_address", "must not be empty");
+  if (values.http_port != 0 && values.http_port == values.http_terraphim_port)
+    return wrong("http_terraphim_port", "must be another than http_port; 0: no second port");
   for (std::size_t i = 0; i < values.http_tokens.size(); ++i) {
     const std::string& token = values.http_tokens[i];
     bool visible = std::ranges::all_of(token, [](char c) { return c > ' ' && c < 0x7F; });
@@ -197,6 +199,64 @@ error check_vm_types(const settings& values) {
   return {};
 }
 
+error check_models(const settings& values) {
+  constexpr std::string_view providers[] = {"ollama", "openai"};
+  for (std::size_t i = 0; i < values.models.size(); ++i) {
+    const model_endpoint& each = values.models[i];
+    std::string field = "models[" + std::to_string(i) + "].";
+    if (error why = one_of(field + "provider", each.provider, providers))
+      return why;
+    bool plain = each.base_url.starts_with("http://") && each.base_url.size() > 7;
+    bool sealed = each.base_url.starts_with("https://") && each.base_url.size() > 8;
+    if (!plain && !sealed)
+      return wrong(field + "base_url", "must begin with http:// or https://");
+    if (std::ranges::any_of(each.base_url, [](unsigned char c) { return c <= ' ' || c == 0x7F; }))
+      return wrong(field + "base_url", "must not have blanks or control characters");
+    // A password would be shown wherever the endpoint is named.
+    if (each.base_url.find_first_of("@?#") != std::string::npos)
+      return wrong(field + "base_url", "must not have a user, a query or a fragment");
+    if (each.calls_max < 1 || each.calls_max > 1024)
+      return wrong(field + "calls_max", "must be 1 to 1024");
+    if (each.waiting_max > limits::requests_open_max)
+      return wrong(field + "waiting_max",
+                   "is more than " + std::to_string(limits::requests_open_max));
+    if (each.timeout_ms < 1 || each.connect_timeout_ms < 1 || each.silence_timeout_ms < 1)
+      return wrong(field + "timeout_ms", "each of the three time limits must be at least 1");
+    if (each.attempts_max < 1 || each.attempts_max > 10)
+      return wrong(field + "attempts_max", "must be 1 to 10");
+    if (each.answer_bytes_max < limits::kib || each.answer_bytes_max > 256 * limits::mib)
+      return wrong(field + "answer_bytes_max", "must be 1024 to 268435456");
+    for (const auto& [model, price] : each.prices)
+      if (!(price.input_usd >= 0) || !(price.output_usd >= 0))
+        return wrong(field + "prices." + model, "must not be negative");
+  }
+  return {};
+}
+
+error check_agents(const settings& values) {
+  const agent_settings& agents = values.agents;
+  if (!agents.roles_dir.empty() && !agents.roles_dir.starts_with('/'))
+    return wrong("agents.roles_dir", "must be an absolute path");
+  if (agents.turns_alive_max < 1 || agents.turns_alive_max > limits::requests_open_max)
+    return wrong("agents.turns_alive_max",
+                 "must be 1 to " + std::to_string(limits::requests_open_max));
+  if (agents.conversations_max < 1 || agents.conversations_max > 1'000'000)
+    return wrong("agents.conversations_max", "must be 1 to 1000000");
+  if (agents.rounds_max < 1 || agents.rounds_max > 100)
+    return wrong("agents.rounds_max", "must be 1 to 100");
+  if (agents.result_bytes_max < limits::kib || agents.result_bytes_max > limits::mib)
+    return wrong("agents.result_bytes_max", "must be 1024 to 1048576");
+  const workflow_settings& workflows = values.workflows;
+  if (workflows.alive_max < 1 || workflows.alive_max > 10'000)
+    return wrong("workflows.alive_max", "must be 1 to 10000");
+  if (workflows.kept_max < 1 || workflows.kept_max > 1'000'000)
+    return wrong("workflows.kept_max", "must be 1 to 1000000");
+  if (workflows.branches_max < 1 || workflows.branches_max > 256)
+    return wrong("workflows.branches_max", "must be 1 to 256");
+  constexpr std::string_view ways[] = {"resume", "interrupt"};
+  return one_of("workflows.on_restart", workflows.on_restart, ways);
+}
+
 error check_policy(const vm_execution_policy& policy) {
   const std::string in = "vm_execution.";
   for (std::size_t i = 0; i < policy.allowed_languages.size(); ++i)
@@ -252,6 +312,14 @@ error check_rest(const settings& values) {
                  "must be at most " + std::to_string(limits::read_bytes_max));
   if (values.spool_bytes_max < limits::mib)
     return wrong("spool_bytes_max", "must be at least 1048576");
+  if (!values.qemu.binary.starts_with('/'))
+    return wrong("qemu.binary", "must be an absolute path");
+  if (values.qemu.image.empty() || values.qemu.image.find('/') != std::string::npos)
+    return wrong("qemu.image", "must be the name of an image");
+  if (values.qemu.vcpus < 1 || values.qemu.vcpus > 32)
+    return wrong("qemu.vcpus", "must be 1 to 32");
+  if (values.qemu.translation_mib < 16 || values.qemu.translation_mib > 1024)
+    return wrong("qemu.translation_mib", "must be 16 to 1024");
   if (values.snapshots.bytes_max < limits::mib)
     return wrong("snapshots.bytes_max", "must be at least 1048576");
   if (values.snapshots.per_session_max < 1)
@@ -268,7 +336,7 @@ error check_rest(const settings& values) {
 error check(const settings& values) {
   using step = error (*)(const settings&);
   for (step next : {step{check_zmq}, step{check_http}, step{check_pool}, step{check_limits},
-                    step{check_vm_types}, step{check_rest}})
+                    step{check_vm_types}, step{check_models}, step{check_agents}, step{check_rest}})
     if (error why = next(values))
       return why;
   return check_policy(values.policy);

@@ -129,6 +129,28 @@ static_assert(log_segment_bytes <= index_lag_bytes_max);
 static_assert(history_page_default <= history_page_max);
 static_assert(history_page_bytes_max < request_bytes_max);
 
+// --- agents and workflows ------------------------------------------------------------------------
+
+/// Events kept of one conversation or workflow.
+inline constexpr std::size_t progress_events_max = 20'000;
+/// Bytes of all events kept; streams that ended longest ago go first.
+inline constexpr std::size_t progress_bytes_max = 128 * mib;
+/// Events in one page.
+inline constexpr std::size_t progress_page_max = 1'000;
+/// Readers that wait for events.
+inline constexpr std::size_t progress_readers_max = 4'096;
+/// Records that one question gives.
+inline constexpr std::size_t records_read_max = 10'000;
+/// Messages of one chat request.
+inline constexpr std::size_t chat_messages_max = 1'000;
+/// Bytes of all messages of one chat request, or of a workflow's prompt and steps.
+inline constexpr std::size_t prompt_bytes_max = 1 * mib;
+/// Steps of one workflow.
+inline constexpr std::size_t workflow_steps_max = 64;
+/// Roles in the configuration, and bytes of all of it.
+inline constexpr std::size_t roles_max = 1'000;
+inline constexpr std::size_t roles_bytes_max = 4 * mib;
+
 // --- time ----------------------------------------------------------------------------------------
 
 /// How long a machine may take from its end's order to being gone before the slot is broken.

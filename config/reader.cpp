@@ -2,6 +2,7 @@
 #include "config/reader.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 namespace berth::config {
@@ -42,31 +43,77 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-} // namespace
+/// A text that goes beyond a bound; thrown through the parser, which knows no other way to stop.
+struct beyond {
+  std::string reason;
+};
 
-parsed parse(std::string_view text) {
-  std::vector<std::set<std::string>> open;
-  std::string twice;
-  auto watch = [&](int, json::parse_event_t event, json& value) {
-    if (event == json::parse_event_t::object_start)
-      open.emplace_back();
-    else if (event == json::parse_event_t::object_end)
-      open.pop_back();
-    else if (event == json::parse_event_t::key
-             && !open.back().insert(value.get<std::string>()).second && twice.empty())
-      twice = value.get<std::string>();
+/// Sees a text's values come, and ends the parse where it must not go on.
+template <class Json>
+class parse_watch {
+public:
+  explicit parse_watch(const parse_bounds& bounds)
+    : bounds_(bounds) {}
+
+  bool operator()(int depth, typename Json::parse_event_t event, Json& value) {
+    using is = typename Json::parse_event_t;
+    if (event == is::object_start)
+      open_.emplace_back();
+    else if (event == is::object_end)
+      open_.pop_back();
+    else if (event == is::key)
+      note_member(value.template get_ref<const std::string&>());
+    bool begins = event == is::object_start || event == is::array_start;
+    if (begins && static_cast<std::size_t>(depth) >= bounds_.depth)
+      throw beyond{"is nested deeper than " + std::to_string(bounds_.depth)};
+    if ((begins || event == is::value) && ++values_ > bounds_.values)
+      throw beyond{"has more than " + std::to_string(bounds_.values) + " values"};
     return true;
-  };
+  }
+
+  const std::string& twice() const { return twice_; }
+
+private:
+  void note_member(const std::string& name) {
+    bool fresh = open_.back().insert(name).second;
+    if (!fresh && twice_.empty())
+      twice_ = name;
+    if (open_.back().size() > bounds_.members)
+      throw beyond{"has an object of more than " + std::to_string(bounds_.members) + " members"};
+  }
+
+  parse_bounds bounds_;
+  std::vector<std::set<std::string>> open_;
+  std::string twice_;
+  std::size_t values_ = 0;
+};
+
+template <class Json>
+parsed_as<Json> parse_within(std::string_view text, const parse_bounds& bounds) {
+  parse_watch<Json> watch{bounds};
   try {
-    json root = json::parse(text.begin(), text.end(), watch, true, true);
-    if (!twice.empty())
-      return {{}, "\"" + twice + "\" is given twice"};
+    Json root = Json::parse(text.begin(), text.end(), std::ref(watch), true, true);
+    if (!watch.twice().empty())
+      return {{}, "\"" + watch.twice() + "\" is given twice"};
     return {std::move(root), {}};
-  } catch (const json::parse_error& fault) {
+  } catch (const typename Json::parse_error& fault) {
     return {{}, place_of(text, fault.byte) + ": " + reason_of(fault.what())};
+  } catch (const beyond& fault) {
+    return {{}, fault.reason};
   } catch (const std::exception& fault) {
     return {{}, reason_of(fault.what())};
   }
+}
+
+} // namespace
+
+parsed parse(std::string_view text) {
+  std::size_t any = std::numeric_limits<std::size_t>::max();
+  return parse_within<json>(text, {.depth = any, .members = any, .values = any});
+}
+
+parsed_as<ordered> parse_ordered(std::string_view text, const parse_bounds& bounds) {
+  return parse_within<ordered>(text, bounds);
 }
 
 std::string nearest(std::string_view name, const std::vector<std::string>& known) {
@@ -84,8 +131,8 @@ std::string nearest(std::string_view name, const std::vector<std::string>& known
   return best;
 }
 
-std::string kind_of(const json& value) {
-  switch (value.type()) {
+std::string kind_of(json::value_t type) {
+  switch (type) {
   case json::value_t::null:
     return "null";
   case json::value_t::boolean:
@@ -149,6 +196,11 @@ void object_reader::value(const json& from, const std::string& path, std::string
   if (text.find('\0') != std::string::npos)
     return blame(path, "must not contain NUL");
   to = text;
+}
+
+void object_reader::value(const json& from, const std::string& path, double& to) {
+  if (expect(from.is_number(), from, path, "a number"))
+    to = from.get<double>();
 }
 
 void object_reader::refuse_unknown() {

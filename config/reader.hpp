@@ -16,21 +16,40 @@
 namespace berth::config {
 
 using json = nlohmann::json;
+/// JSON whose members keep their order.
+using ordered = nlohmann::ordered_json;
 
 /// A parsed text, or why there is none, with line and column.
-struct parsed {
-  json root;
+template <class Json>
+struct parsed_as {
+  Json root;
   std::string fault;
+};
+using parsed = parsed_as<json>;
+
+/// How much a text may make us allocate.
+struct parse_bounds {
+  std::size_t depth = 64;
+  /// Members of one object; each is compared with those before it.
+  std::size_t members = 1'024;
+  /// Values of the whole text, members and elements alike.
+  std::size_t values = 100'000;
 };
 
 /// Parses JSON; `//` comments are allowed, a member given twice is a fault.
 parsed parse(std::string_view text);
 
+/// The same within bounds, the order of members kept.
+parsed_as<ordered> parse_ordered(std::string_view text, const parse_bounds& bounds = {});
+
 /// The nearest of `known` to a misspelt name; empty when none is near.
 std::string nearest(std::string_view name, const std::vector<std::string>& known);
 
 /// The kind of a value, for errors.
-std::string kind_of(const json& value);
+std::string kind_of(json::value_t type);
+inline std::string kind_of(const json& value) {
+  return kind_of(value.type());
+}
 
 /// Reads one object. The first fault wins; after it everything else is a no-op.
 class object_reader {
@@ -67,6 +86,8 @@ private:
 
   void value(const json& from, const std::string& path, bool& to);
   void value(const json& from, const std::string& path, std::string& to);
+
+  void value(const json& from, const std::string& path, double& to);
 
   template <std::unsigned_integral T>
   void value(const json& from, const std::string& path, T& to) {

@@ -164,6 +164,13 @@ error check_kind(std::string_view kind) {
                                    + "\"; namespace, qemu and firecracker are");
 }
 
+error check_isolation(std::string_view isolation) {
+  if (isolation.empty() || isolation == "vm" || isolation == "namespace")
+    return {};
+  return fail(ec::unsupported, "isolation: is \"" + std::string{isolation.substr(0, 64)}
+                                   + "\"; vm and namespace are known");
+}
+
 /// A value that was asked for, checked, or a fallback lowered to what is allowed.
 error choose(const bound& range, const maybe<std::uint64_t>& asked, std::uint64_t fallback,
              std::uint64_t& chosen) {
@@ -236,6 +243,25 @@ expected<job_limits> resolve_limits(const run& request, const settings& values) 
   return chosen;
 }
 
+error check_served(std::string_view served, std::string_view kind, std::string_view isolation,
+                   const vm_type& machine) {
+  auto other = [&](std::string_view wanted) {
+    return !wanted.empty() && wanted != "auto" && wanted != served;
+  };
+  auto refuse = [&](const std::string& what) {
+    return fail(ec::isolation_unavailable,
+                what + " machines are not served here, " + std::string{served} + " ones are");
+  };
+  if (other(kind))
+    return refuse("kind: " + std::string{kind});
+  if (other(machine.kind))
+    return refuse("vm_type: is of kind " + machine.kind + "; such");
+  bool is_vm = served == "qemu" || served == "firecracker";
+  if ((isolation == "vm" && !is_vm) || (isolation == "namespace" && served == "instant"))
+    return refuse("isolation: " + std::string{isolation == "vm" ? "virtual" : "isolated"});
+  return {};
+}
+
 expected<vm_type> resolve_machine(const open_session& request, const settings& values) {
   using limits::memory_mib_min;
   if (auto why = check_name("agent_id", request.agent_id))
@@ -245,6 +271,8 @@ expected<vm_type> resolve_machine(const open_session& request, const settings& v
   if (auto why = check_vm_type(request.vm_type, values))
     return why;
   if (auto why = check_kind(request.kind))
+    return why;
+  if (auto why = check_isolation(request.isolation))
     return why;
   job_limits caps = caps_of(values);
   vm_type type = find_vm_type(values, request.vm_type);
@@ -313,6 +341,8 @@ error check_request(const run& request) {
   if (auto why = check_name("session", request.session))
     return why;
   if (auto why = check_kind(request.kind))
+    return why;
+  if (auto why = check_isolation(request.isolation))
     return why;
   if (request.one_shot && !request.session.empty())
     return fail(ec::malformed, "one_shot: a job of a session has no machine of its own");

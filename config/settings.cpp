@@ -46,6 +46,82 @@ void read_snapshots(const json& from, const std::string& path, snapshot_settings
   in.refuse_unknown();
 }
 
+void read_qemu(const json& from, const std::string& path, qemu_options& to, std::string& fault) {
+  object_reader in{from, path, fault};
+  in.member("binary", to.binary);
+  in.member("image", to.image);
+  in.member("vcpus", to.vcpus);
+  in.member("translation_mib", to.translation_mib);
+  in.refuse_unknown();
+}
+
+void read_prices(const json& from, const std::string& path, std::map<std::string, model_price>& to,
+                 std::string& fault) {
+  if (!from.is_object()) {
+    object_reader in{from, path, fault}; // says so
+    return;
+  }
+  for (const auto& [name, value] : from.items()) {
+    object_reader in{value, path + "." + name, fault};
+    in.member("input_usd", to[name].input_usd);
+    in.member("output_usd", to[name].output_usd);
+    in.refuse_unknown();
+  }
+}
+
+void read_endpoint(const json& from, const std::string& path, model_endpoint& to,
+                   std::string& fault) {
+  object_reader in{from, path, fault};
+  in.member("provider", to.provider);
+  in.member("base_url", to.base_url);
+  in.member("api_key_env", to.api_key_env);
+  in.member("model", to.model);
+  in.member("calls_max", to.calls_max);
+  in.member("waiting_max", to.waiting_max);
+  in.member("timeout_ms", to.timeout_ms);
+  in.member("connect_timeout_ms", to.connect_timeout_ms);
+  in.member("silence_timeout_ms", to.silence_timeout_ms);
+  in.member("attempts_max", to.attempts_max);
+  in.member("answer_bytes_max", to.answer_bytes_max);
+  in.member_with("prices", [&](const json& value, const std::string& where) {
+    read_prices(value, where, to.prices, fault);
+  });
+  in.refuse_unknown();
+}
+
+void read_models(const json& from, const std::string& path, std::vector<model_endpoint>& to,
+                 std::string& fault) {
+  if (!from.is_array()) {
+    if (fault.empty())
+      fault = path + ": must be a list, is " + config::kind_of(from);
+    return;
+  }
+  to.assign(from.size(), model_endpoint{});
+  for (std::size_t i = 0; i < from.size(); ++i)
+    read_endpoint(from[i], path + "[" + std::to_string(i) + "]", to[i], fault);
+}
+
+void read_agents(const json& from, const std::string& path, agent_settings& to,
+                 std::string& fault) {
+  object_reader in{from, path, fault};
+  in.member("roles_dir", to.roles_dir);
+  in.member("turns_alive_max", to.turns_alive_max);
+  in.member("conversations_max", to.conversations_max);
+  in.member("rounds_max", to.rounds_max);
+  in.member("result_bytes_max", to.result_bytes_max);
+  in.refuse_unknown();
+}
+
+void read_workflows(const json& from, const std::string& path, workflow_settings& to,
+                    std::string& fault) {
+  object_reader in{from, path, fault};
+  in.member("alive_max", to.alive_max);
+  in.member("kept_max", to.kept_max);
+  in.member("on_restart", to.on_restart);
+  in.member("branches_max", to.branches_max);
+  in.refuse_unknown();
+}
+
 /// Returns whether the file sets the time limit.
 bool read_limits(const json& from, const std::string& path, job_limits& to, std::string& fault) {
   object_reader in{from, path, fault};
@@ -86,6 +162,7 @@ void read_doors(object_reader& in, settings& to) {
   in.member("zmq_curve_clients", to.zmq_curve_clients);
   in.member("http_address", to.http_address);
   in.member("http_port", to.http_port);
+  in.member("http_terraphim_port", to.http_terraphim_port);
   in.member("http_tokens", to.http_tokens);
   in.member("http_insecure", to.http_insecure);
 }
@@ -114,6 +191,18 @@ void read_all(const json& root, settings& to, std::string& fault) {
   config::policy_given policy_given;
   in.member_with("pool", [&](const json& value, const std::string& path) {
     read_pool(value, path, to.pool, fault);
+  });
+  in.member_with("models", [&](const json& value, const std::string& path) {
+    read_models(value, path, to.models, fault);
+  });
+  in.member_with("agents", [&](const json& value, const std::string& path) {
+    read_agents(value, path, to.agents, fault);
+  });
+  in.member_with("workflows", [&](const json& value, const std::string& path) {
+    read_workflows(value, path, to.workflows, fault);
+  });
+  in.member_with("qemu", [&](const json& value, const std::string& path) {
+    read_qemu(value, path, to.qemu, fault);
   });
   in.member_with("snapshots", [&](const json& value, const std::string& path) {
     read_snapshots(value, path, to.snapshots, fault);
@@ -232,6 +321,8 @@ void fill_paths(settings& values) {
     values.runtime_dir = default_runtime_dir();
   if (values.lib_dir.empty())
     values.lib_dir = find_lib_dir();
+  if (values.agents.roles_dir.empty())
+    values.agents.roles_dir = values.lib_dir + "/roles";
   if (values.zmq_ipc == "auto")
     values.zmq_ipc = "ipc://" + values.runtime_dir + "/berth.ipc";
 }

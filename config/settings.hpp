@@ -56,6 +56,20 @@ struct snapshot_settings {
   bool operator==(const snapshot_settings&) const = default;
 };
 
+/// Virtual machines by QEMU.
+struct qemu_options {
+  /// The program.
+  std::string binary = "/usr/bin/qemu-system-x86_64";
+  /// Name of the image they boot, with or without its version; see `berth image ls`.
+  std::string image = "full";
+  /// Processors of each. Under software emulation more than one is slower than one.
+  std::uint32_t vcpus = 1;
+  /// Memory for translated code of each, under software emulation.
+  std::uint64_t translation_mib = 64;
+
+  bool operator==(const qemu_options&) const = default;
+};
+
 /// A machine type by name: what a session gets that asks for it.
 struct vm_type {
   std::uint64_t memory_mib = 512;
@@ -69,6 +83,75 @@ struct vm_type {
 
 /// The machine types that clients of the contract know by name.
 std::map<std::string, vm_type> default_vm_types();
+
+/// What a model's tokens cost.
+struct model_price {
+  /// US dollars for a million tokens.
+  double input_usd = 0;
+  double output_usd = 0;
+
+  bool operator==(const model_price&) const = default;
+};
+
+/// A place where language models are served. No other place is ever reached.
+struct model_endpoint {
+  /// The dialect: ollama or openai.
+  std::string provider = "ollama";
+  /// http:// or https://, without the dialect's own path.
+  std::string base_url = "http://127.0.0.1:11434";
+  /// Environment variable that holds the key; empty: none is sent. Never the key itself.
+  std::string api_key_env;
+  /// Model of a role that names none.
+  std::string model = "llama3.2:3b";
+  /// Calls on their way at once.
+  std::uint32_t calls_max = 4;
+  /// Calls that may wait for a place; one more is refused with no_capacity.
+  std::uint32_t waiting_max = 256;
+  /// A whole call, with its retries.
+  std::uint64_t timeout_ms = 300'000;
+  /// Until the connection stands.
+  std::uint64_t connect_timeout_ms = 5'000;
+  /// Between two pieces of an answer.
+  std::uint64_t silence_timeout_ms = 120'000;
+  /// Tries of a call that the network or a 5xx broke before the first piece of its answer.
+  std::uint32_t attempts_max = 3;
+  /// Bytes of a whole answer; a longer one is cut off, and so is its connection.
+  std::uint64_t answer_bytes_max = 8 * limits::mib;
+  /// By the name of the model; "*" is every other.
+  std::map<std::string, model_price> prices;
+
+  bool operator==(const model_endpoint&) const = default;
+};
+
+/// Agents and their conversations.
+struct agent_settings {
+  /// Directory of the roles, one JSON file each; empty: <lib_dir>/roles.
+  std::string roles_dir;
+  /// Conversations that may be at a turn at once.
+  std::uint32_t turns_alive_max = 256;
+  /// Conversations kept; those used longest ago go first.
+  std::uint32_t conversations_max = 10'000;
+  /// Calls of the model for one message, unless the role says otherwise.
+  std::uint32_t rounds_max = 8;
+  /// Bytes of one result that a model is told; the middle of a longer one is left out.
+  std::uint64_t result_bytes_max = 16 * limits::kib;
+
+  bool operator==(const agent_settings&) const = default;
+};
+
+/// Workflows.
+struct workflow_settings {
+  /// Workflows that may run at once; one more is refused with no_capacity.
+  std::uint32_t alive_max = 64;
+  /// Ended workflows kept; the oldest go first.
+  std::uint32_t kept_max = 1'000;
+  /// What becomes of one that ran when the server ended: "resume" or "interrupt".
+  std::string on_restart = "resume";
+  /// Agents of one workflow that may work at once.
+  std::uint32_t branches_max = 16;
+
+  bool operator==(const workflow_settings&) const = default;
+};
 
 /// All that an operator can set. Read once before the server starts, never changed afterwards;
 /// shared by const reference. Every member has a default, so `settings{}` is a working server once
@@ -99,6 +182,9 @@ struct settings {
   std::string http_address = "127.0.0.1";
   /// 0: any free port.
   std::uint16_t http_port = 8080;
+  /// Second port of the same address, where clients of the Terraphim server look for it; all
+  /// contracts are served on both. 0: none.
+  std::uint16_t http_terraphim_port = 8000;
   /// Bearer tokens that let a client in; empty: none is asked for.
   std::vector<std::string> http_tokens;
   /// Lets HTTP listen beyond loopback without tokens.
@@ -111,6 +197,11 @@ struct settings {
   std::vector<std::string> require{"user_namespace", "seccomp"};
 
   pool_settings pool;
+  qemu_options qemu;
+  /// Where models are served; a role names one by its base_url, and the first serves the others.
+  std::vector<model_endpoint> models{model_endpoint{}};
+  agent_settings agents;
+  workflow_settings workflows;
   snapshot_settings snapshots;
   /// Limits of a job that names none.
   job_limits defaults{.timeout_ms = 30'000,
@@ -180,6 +271,12 @@ expected<job_limits> resolve_limits(const run& request, const settings& values);
 /// The machine of a session: what it asks for, else its machine type, within maxima and policy.
 /// Errors as resolve_limits() gives them.
 expected<vm_type> resolve_machine(const open_session& request, const settings& values);
+
+/// Refuses what machines of the kind that is served would not keep: another kind that is asked for,
+/// or that the machine type demands, and an isolation that is weaker than what was asked for. An
+/// isolation is never lowered in silence.
+error check_served(std::string_view served, std::string_view kind, std::string_view isolation,
+                   const vm_type& machine);
 
 /// Refuses a job of a session that asks for other memory, processes or disk than the session's
 /// machine has: they belong to the machine, and jobs beside it share them.

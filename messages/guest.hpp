@@ -627,16 +627,85 @@ struct pong {
   bool operator==(const pong&) const = default;
 };
 
+/// The machine's memory was copied or taken back: what must not be the same in two machines is made
+/// anew before the guest takes another job. Only machines that are whole computers need it.
+struct renew {
+  bytes entropy;
+  std::int64_t clock_us = 0;
+  std::string hostname;
+  std::string machine_id;
+
+  static constexpr const char* type_name = "renew";
+  static constexpr auto fields() {
+    return std::tuple{field("entropy", &renew::entropy, "32 bytes or more from the server."),
+                      field("clock_us", &renew::clock_us, "Unix time, microseconds."),
+                      field("hostname", &renew::hostname), field("machine_id", &renew::machine_id)};
+  }
+  bool operator==(const renew&) const = default;
+};
+
+/// Answer to renew: random numbers, clock, hostname and id are the machine's own.
+struct renewed {
+  std::string error;
+
+  static constexpr const char* type_name = "renewed";
+  static constexpr auto fields() {
+    return std::tuple{opt("error", &renewed::error, "Empty: done.")};
+  }
+  bool operator==(const renewed&) const = default;
+};
+
+/// What the machine may use from now on, in effect before any later frame. Only machines that are
+/// whole computers need it: their own kernel keeps the limits.
+struct limit {
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t processes = 0;
+  std::uint64_t disk_bytes = 0;
+
+  static constexpr const char* type_name = "limit";
+  static constexpr auto fields() {
+    return std::tuple{field("memory_bytes", &limit::memory_bytes),
+                      field("processes", &limit::processes),
+                      field("disk_bytes", &limit::disk_bytes)};
+  }
+  bool operator==(const limit&) const = default;
+};
+
+/// What the machine uses, unasked: before every end of a job, and now and then while one runs. Only
+/// machines that are whole computers say it: the server cannot see into them.
+struct used {
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t memory_peak_bytes = 0;
+  std::uint64_t cpu_us = 0;
+  std::uint64_t processes = 0;
+  std::uint64_t disk_bytes = 0;
+  std::uint64_t disk_limit_bytes = 0;
+  std::uint64_t oom_kills = 0;
+
+  static constexpr const char* type_name = "used";
+  static constexpr auto fields() {
+    return std::tuple{field("memory_bytes", &used::memory_bytes),
+                      field("memory_peak_bytes", &used::memory_peak_bytes),
+                      field("cpu_us", &used::cpu_us),
+                      field("processes", &used::processes),
+                      field("disk_bytes", &used::disk_bytes),
+                      field("disk_limit_bytes", &used::disk_limit_bytes),
+                      field("oom_kills", &used::oom_kills,
+                            "Processes killed for lack of memory since the machine's start.")};
+  }
+  bool operator==(const used&) const = default;
+};
+
 /// Everything a server may say.
-using to_guest =
-    std::variant<start_job, stdin_data, end_job, put_file, get_file, list_dir, stat_path, make_path,
-                 move_path, remove_path, watch_path, unwatch_path, ping, prepare, open_kernel,
-                 run_cell, interrupt_kernel, close_kernel, freeze, thaw, drop_checkpoint>;
+using to_guest = std::variant<start_job, stdin_data, end_job, put_file, get_file, list_dir,
+                              stat_path, make_path, move_path, remove_path, watch_path,
+                              unwatch_path, ping, prepare, open_kernel, run_cell, interrupt_kernel,
+                              close_kernel, freeze, thaw, drop_checkpoint, renew, limit>;
 /// Everything a guest may say.
 using from_guest =
     std::variant<hello, warmed, job_started, output, stdin_taken, binary, job_ended, job_refused,
                  file_put, file_data, dir_listed, path_done, files_changed, pong, kernel_opened,
-                 kernel_ended, cell_ended, frozen, thawed>;
+                 kernel_ended, cell_ended, frozen, thawed, renewed, used>;
 
 /// Reads one frame's body as one of the messages of a variant, by its tag.
 template <class Variant>

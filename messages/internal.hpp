@@ -45,6 +45,7 @@ struct find_session {
   std::string agent_id;
   std::string vm_type;
   std::string kind;
+  std::string isolation;
   // What the job asks for itself; a session has it for all its jobs.
   maybe<std::uint64_t> memory_mib;
   maybe<std::uint64_t> processes;
@@ -53,10 +54,10 @@ struct find_session {
   static constexpr const char* type_name = "find_session";
   static constexpr auto fields() {
     return std::tuple{
-        opt("session", &find_session::session),       opt("agent_id", &find_session::agent_id),
-        opt("vm_type", &find_session::vm_type),       opt("kind", &find_session::kind),
-        opt("memory_mib", &find_session::memory_mib), opt("processes", &find_session::processes),
-        opt("disk_mib", &find_session::disk_mib)};
+        opt("session", &find_session::session),     opt("agent_id", &find_session::agent_id),
+        opt("vm_type", &find_session::vm_type),     opt("kind", &find_session::kind),
+        opt("isolation", &find_session::isolation), opt("memory_mib", &find_session::memory_mib),
+        opt("processes", &find_session::processes), opt("disk_mib", &find_session::disk_mib)};
   }
   bool operator==(const find_session&) const = default;
 };

@@ -93,6 +93,7 @@ struct run {
   bool one_shot = false;
   std::string vm_type;
   std::string kind;
+  std::string isolation;
   bool kernel = false;
   std::string context;
   std::map<std::string, std::string> metadata;
@@ -120,6 +121,8 @@ struct run {
         opt("one_shot", &run::one_shot, "A fresh machine even though `agent_id` is given."),
         opt("vm_type", &run::vm_type, "Machine type by configured name."),
         opt("kind", &run::kind, "Machine kind that must serve: namespace, qemu, firecracker."),
+        opt("isolation", &run::isolation,
+            "The least that will do: vm (a virtual machine) or namespace; empty: any."),
         opt("kernel", &run::kernel,
             "Run as a cell in a live interpreter of the session: variables stay."),
         opt("context", &run::context,

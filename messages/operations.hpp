@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/chat.hpp"
 #include "messages/files.hpp"
 #include "messages/history.hpp"
 #include "messages/job.hpp"
+#include "messages/progress.hpp"
+#include "messages/roles.hpp"
 #include "messages/server.hpp"
 #include "messages/session.hpp"
 #include "messages/snapshot.hpp"
+#include "messages/workflow.hpp"
 
 /// Every operation that a client can ask for, in one list. The ZeroMQ bridge, the reference, the
 /// command line and the tests walk it.
@@ -60,6 +64,26 @@ inline constexpr std::tuple operations{
     operation<pause_session, session_info>{"pause_session", "Puts a session to sleep."},
     operation<resume_session, session_info>{"resume_session", "Wakes a session."},
     operation<query_history, history_page>{"history", "Past jobs, newest first."},
+    operation<chat, chat_reply>{"chat", "Says something to an agent and gives its answer."},
+    operation<cancel_chat, chat_cancelled>{"cancel_chat", "Ends the turn an agent is at."},
+    operation<list_conversations, conversation_list>{"conversations", "Lists conversations."},
+    operation<close_conversation, conversation_closed>{"close_conversation",
+                                                       "Forgets a conversation."},
+    operation<run_workflow, workflow_info>{"workflow", "Runs a workflow, answers when it ended."},
+    operation<submit_workflow, workflow_info>{"submit_workflow",
+                                              "Starts a workflow, answers when it is on disk."},
+    operation<get_workflow, workflow_info>{"workflow_status", "One workflow with its steps."},
+    operation<list_workflows, workflow_list>{"workflows", "Lists workflows."},
+    operation<cancel_workflow, workflow_info>{"cancel_workflow", "Ends a workflow."},
+    operation<pause_workflow, workflow_info>{"pause_workflow", "Begins no further step."},
+    operation<resume_workflow, workflow_info>{"resume_workflow", "Goes on with a workflow."},
+    operation<read_progress, progress_page>{"progress",
+                                            "Events of a conversation or workflow, in order."},
+    operation<list_roles, role_list>{"roles", "Lists the roles."},
+    operation<get_config, config_text>{"config", "The roles' configuration."},
+    operation<set_config, config_text>{"set_config", "Replaces the roles' configuration."},
+    operation<select_role, config_text>{"select_role", "Chooses the role that serves."},
+    operation<list_models, model_list>{"models", "The endpoints of models, and how they are."},
     operation<get_pool, pool_info>{"pool", "The pool of machines."},
     operation<get_health, health_info>{"health", "How the server is."},
     operation<describe, description>{"describe", "This reference."},

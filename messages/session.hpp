@@ -29,6 +29,7 @@ struct open_session {
   std::string name;
   std::string vm_type;
   std::string kind;
+  std::string isolation;
   maybe<std::uint64_t> memory_mib;
   maybe<std::uint64_t> processes;
   maybe<std::uint64_t> disk_mib;
@@ -40,6 +41,8 @@ struct open_session {
         opt("name", &open_session::name, "Name to find it by; unique; default its id."),
         opt("vm_type", &open_session::vm_type, "Machine type by configured name."),
         opt("kind", &open_session::kind, "Machine kind that must serve."),
+        opt("isolation", &open_session::isolation,
+            "The least that will do: vm (a virtual machine) or namespace; empty: any."),
         opt("memory_mib", &open_session::memory_mib, "Memory of the machine."),
         opt("processes", &open_session::processes, "Processes and threads at once."),
         opt("disk_mib", &open_session::disk_mib, "Space for everything written.")};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/agents_internal.hpp"
 #include "messages/caf.hpp"
 #include "messages/files.hpp"
 #include "messages/internal.hpp"
@@ -28,7 +29,14 @@ using client_types = type_list<
     snapshot_info, list_snapshots, snapshot_list, delete_snapshot, snapshot_deleted, rollback,
     rolled_back, fork_session, forked, pause_session, resume_session, file_info, write_file,
     list_files, file_list, stat_file, make_dir, move_file, remove_file, file_removed, file_event,
-    watch_files, files_watched, read_watch, file_events, files_unwatched, unwatch_files>;
+    watch_files, files_watched, read_watch, file_events, files_unwatched, unwatch_files,
+    model_choice, tool_call, chat_message, model_usage, list_models, endpoint_info, model_list,
+    role_info, list_roles, role_list, get_config, set_config, select_role, config_text,
+    progress_event, read_progress, progress_page, chat, agent_act, chat_reply, cancel_chat,
+    chat_cancelled, list_conversations, conversation_info, conversation_list, close_conversation,
+    conversation_closed, step_gate, workflow_step, run_workflow, submit_workflow, step_info,
+    workflow_info, get_workflow, list_workflows, workflow_list, cancel_workflow, pause_workflow,
+    resume_workflow>;
 
 using internal_types =
     type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
@@ -37,7 +45,8 @@ using internal_types =
               drain, drained, read_spool, spooled, end_spool, drop_spool, keep_binary, saved_state,
               saved_states, begin_save, finish_save, abandon_save, save_finished, open_archives,
               keep_states, freeze_slot, slot_frozen, roll_slot, slot_rolled, drop_slot_state,
-              files_ended, save_slot, slot_saved>;
+              files_ended, save_slot, slot_saved, ask_model, model_answer, cancel_model,
+              note_progress, find_role, put_record, get_records, record_page, drop_records>;
 
 using guest_types = type_list<
     guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
@@ -47,7 +56,8 @@ using guest_types = type_list<
     guest::stat_path, guest::make_path, guest::move_path, guest::remove_path, guest::watch_path,
     guest::unwatch_path, guest::pong, guest::open_kernel, guest::run_cell, guest::interrupt_kernel,
     guest::close_kernel, guest::freeze, guest::thaw, guest::drop_checkpoint, guest::kernel_opened,
-    guest::kernel_ended, guest::cell_ended, guest::frozen, guest::thawed>;
+    guest::kernel_ended, guest::cell_ended, guest::frozen, guest::thawed, guest::renew,
+    guest::renewed, guest::limit, guest::used>;
 
 } // namespace berth
 
@@ -130,6 +140,46 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::query_history))
   CAF_ADD_TYPE_ID(berth_messages, (berth::history_page))
   CAF_ADD_TYPE_ID(berth_messages, (berth::entry))
+  // Agents, models, roles, workflows.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::model_choice))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::tool_call))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::chat_message))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::model_usage))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_models))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::endpoint_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::model_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::role_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_roles))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::role_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::get_config))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::set_config))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::select_role))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::config_text))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::progress_event))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::read_progress))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::progress_page))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::chat))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::agent_act))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::chat_reply))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cancel_chat))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::chat_cancelled))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_conversations))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::conversation_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::conversation_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::close_conversation))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::conversation_closed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::step_gate))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::workflow_step))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::run_workflow))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::submit_workflow))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::step_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::workflow_info))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::get_workflow))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::list_workflows))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::workflow_list))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cancel_workflow))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::pause_workflow))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::resume_workflow))
   // The server itself.
   CAF_ADD_TYPE_ID(berth_messages, (berth::get_pool))
   CAF_ADD_TYPE_ID(berth_messages, (berth::get_health))
@@ -190,6 +240,16 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::files_ended))
   CAF_ADD_TYPE_ID(berth_messages, (berth::save_slot))
   CAF_ADD_TYPE_ID(berth_messages, (berth::slot_saved))
+  // Between agents, models and workflows.
+  CAF_ADD_TYPE_ID(berth_messages, (berth::ask_model))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::model_answer))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::cancel_model))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::note_progress))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::find_role))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::put_record))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::get_records))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::record_page))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::drop_records))
   // From the guest.
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::hello))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::warmed))
@@ -210,6 +270,8 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::cell_ended))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::frozen))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::thawed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::renewed))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::used))
   // To the guest.
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::start_job))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::stdin_data))
@@ -232,4 +294,6 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::freeze))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::thaw))
   CAF_ADD_TYPE_ID(berth_messages, (berth::guest::drop_checkpoint))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::renew))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::guest::limit))
 CAF_END_TYPE_ID_BLOCK(berth_messages)

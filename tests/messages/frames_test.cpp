@@ -102,7 +102,8 @@ TEST_CASE("A request to run and its outcome keep their members' names and order"
   };
   CHECK(names(run{})
         == "code language args env cwd stdin stdin_open files timeout_ms memory_mib "
-           "processes output_bytes disk_mib agent_id session one_shot vm_type kind kernel context "
+           "processes output_bytes disk_mib agent_id session one_shot vm_type kind isolation "
+           "kernel context "
            "metadata ");
   CHECK(names(outcome{})
         == "job state exit_code signal stdout stderr stdout_bytes stderr_bytes "
