@@ -66,7 +66,47 @@ constexpr std::array migrations{
     ) STRICT;
     INSERT INTO log_position VALUES (1, 0, 0);
   )sql",
+    // Numbers are given by HISTORY: SQLite need not keep the last one with each row. Ids of
+    // machines are random: an index of all of them is written all over, one of each 16,384 entries
+    // is not.
+    R"sql(
+    ALTER TABLE log_position ADD COLUMN last_number INTEGER NOT NULL DEFAULT 0;
+    UPDATE log_position SET
+      last_number = ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0);
+    CREATE TABLE kept (
+      number INTEGER PRIMARY KEY,
+      job TEXT NOT NULL UNIQUE,
+      agent TEXT NOT NULL,
+      session TEXT NOT NULL,
+      machine TEXT NOT NULL,
+      language TEXT NOT NULL,
+      state TEXT NOT NULL,
+      failed INTEGER NOT NULL,
+      submitted_at_ms INTEGER NOT NULL,
+      code TEXT NOT NULL,
+      request BLOB NOT NULL,
+      request_sum INTEGER NOT NULL,
+      result BLOB NOT NULL,
+      result_sum INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO kept SELECT * FROM jobs ORDER BY number;
+    DROP TABLE jobs;
+    ALTER TABLE kept RENAME TO jobs;
+    CREATE INDEX jobs_agent ON jobs (agent) WHERE agent <> '';
+    CREATE INDEX jobs_session ON jobs (session) WHERE session <> '';
+    CREATE INDEX jobs_machine ON jobs (number >> 14, machine) WHERE machine <> '';
+    CREATE INDEX jobs_failed ON jobs (failed) WHERE failed = 1;
+    CREATE INDEX jobs_submitted ON jobs (submitted_at_ms);
+    CREATE INDEX jobs_alive ON jobs (number) WHERE state IN ('queued', 'running');
+  )sql",
 };
+
+/// The entries of a machine, by an index that begins anew every 16,384 entries.
+constexpr const char* of_machine =
+    "number IN (WITH RECURSIVE blocks (block) AS (SELECT max(number) >> 14 FROM jobs"
+    " UNION ALL SELECT block - 1 FROM blocks WHERE block > (SELECT min(number) >> 14 FROM jobs))"
+    " SELECT one.number FROM blocks CROSS JOIN jobs AS one"
+    " WHERE one.number >> 14 = block AND one.machine <> '' AND one.machine = ?)";
 
 /// Records between two looks at the journal's size.
 constexpr std::uint64_t size_check_records = 256;
@@ -204,9 +244,7 @@ conditions conditions_of(const query_history& request) {
   if (!request.session.empty())
     all.plain("session <> ''");
   all.text("session = ?", request.session);
-  if (!request.machine.empty())
-    all.plain("machine <> ''");
-  all.text("machine = ?", request.machine);
+  all.text(of_machine, request.machine);
   all.text("language = ?", request.language);
   if (request.state)
     all.text("state = ?", std::string{name_of(*request.state)});
@@ -337,8 +375,8 @@ expected<journal> journal::open(const settings& values) {
 error journal::prepare() {
   // Not FULL: a commit need not be synced while the log holds the same; a checkpoint is.
   constexpr const char* pragmas =
-      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-      "PRAGMA wal_autocheckpoint = 16384; PRAGMA cache_size = -4096;"
+      "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+      "PRAGMA wal_autocheckpoint = 8192; PRAGMA cache_size = -4096;"
       "PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;";
   if (error why = db().run(pragmas))
     return why;
@@ -375,7 +413,7 @@ error journal::prepare_statements() {
                       " VALUES (?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE SET"
                       " agent = excluded.agent, state = excluded.state, body = excluded.body,"
                       " body_sum = excluded.body_sum"},
-      {&put_position_, "UPDATE log_position SET segment = ?, place = ?"},
+      {&put_position_, "UPDATE log_position SET segment = ?, place = ?, last_number = ?"},
   };
   for (const auto& [statement, sql] : statements) {
     auto made = db().prepare(sql);
@@ -390,16 +428,18 @@ error journal::prepare_statements() {
 error journal::replay() {
   if (!is_file())
     return {};
-  auto known = db().prepare("SELECT segment, place FROM log_position");
+  auto known = db().prepare("SELECT segment, place, last_number FROM log_position");
   if (!known)
     return known.error();
   auto row = known->step();
   if (!row)
     return row.error();
   log_position from;
-  if (*row)
+  if (*row) {
     from = {static_cast<std::uint64_t>(known->number(0)),
             static_cast<std::uint64_t>(known->number(1))};
+    last_number_ = static_cast<std::uint64_t>(known->number(2));
+  }
   known->reset();
   std::vector<std::uint64_t> segments = list_segments(dir_);
   std::vector<std::uint64_t> damaged;
@@ -470,10 +510,10 @@ error journal::recover() {
     return why;
   }
   checkpoint();
-  auto last = db().number("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'");
+  auto last = db().number("SELECT max(number) FROM jobs");
   if (!last)
     return last.error();
-  next_number_ = static_cast<std::uint64_t>(*last) + 1;
+  last_number_ = std::max(last_number_, static_cast<std::uint64_t>(*last));
   return count_entries();
 }
 
@@ -599,6 +639,7 @@ error journal::write(std::span<const record_view> records, log_position behind) 
     if (record.kind == record_kind::ended)
       ends.emplace(record.number, &record);
   for (const record_view& record : records) {
+    last_number_ = std::max(last_number_, record.number);
     error why;
     if (record.kind == record_kind::session) {
       why = put_session(record);
@@ -621,7 +662,10 @@ error journal::write(std::span<const record_view> records, log_position behind) 
   }
   if (behind == log_position{})
     return {};
-  return put_position_.bind(as_signed(behind.segment)).bind(as_signed(behind.offset)).run();
+  return put_position_.bind(as_signed(behind.segment))
+      .bind(as_signed(behind.offset))
+      .bind(as_signed(last_number_))
+      .run();
 }
 
 /// Adds a job; ended already when its end is given.

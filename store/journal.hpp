@@ -71,7 +71,7 @@ public:
   /// Where the log of this server begins.
   log_position log_begin() const { return log_begin_; }
   /// The number that the next entry is to have.
-  std::uint64_t next_number() const { return next_number_; }
+  std::uint64_t next_number() const { return last_number_ + 1; }
 
   /// A reader with a connection of its own; only of a file.
   expected<journal_reader> open_reader() const;
@@ -120,7 +120,8 @@ private:
   std::unique_ptr<file_lock> lock_;
   recovery recovered_;
   log_position log_begin_;
-  std::uint64_t next_number_ = 1;
+  /// The largest that an entry had, even if that is gone.
+  std::uint64_t last_number_ = 0;
   std::uint64_t entries_max_ = 0;
   std::uint64_t bytes_max_ = 0;
   std::uint64_t records_since_check_ = 0;

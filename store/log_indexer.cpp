@@ -15,7 +15,7 @@ namespace berth {
 namespace {
 
 /// Bytes of the log that are read at once, unless one record is larger.
-constexpr std::uint64_t read_bytes = 4 * limits::mib;
+constexpr std::uint64_t read_bytes = 2 * limits::mib;
 /// The index follows when there is time: its lag is bounded.
 constexpr int index_niceness = 5;
 /// How long to wait after the database refused.

@@ -112,6 +112,85 @@ TEST_CASE("Entries are found by everything a query can say, newest first") {
   CHECK(ask([](auto& q) { q.text = "' OR 1=1 --"; }).empty());
 }
 
+TEST_CASE("The entries of a machine are found however many came between them") {
+  temp_dir dir;
+  auto opened = journal::open(in_dir(dir));
+  REQUIRE(opened);
+  auto keep = [&](std::uint64_t number, const std::string& machine) {
+    outcome result = ended("j" + std::to_string(number));
+    result.machine = machine;
+    bytes record = ended_record(number, result);
+    auto view = read_record(record);
+    REQUIRE(view);
+    REQUIRE_FALSE(opened->apply({&*view, 1}));
+  };
+  for (std::uint64_t number : {5, 16'383, 16'384, 40'000, 1'000'000}) {
+    keep(number, "m-1");
+    keep(number + 7, "m-2");
+  }
+  query_history query{.machine = "m-1"};
+  CHECK(jobs(*opened, query) == names{"j1000000", "j40000", "j16384", "j16383", "j5"});
+  query.before = 40'000;
+  query.limit = 2;
+  auto page = opened->reader().query(query);
+  REQUIRE(page);
+  CHECK(page->total == 5);
+  CHECK(page->next_before.value_or(0) == 16'383);
+  query.machine = "m-3";
+  CHECK(jobs(*opened, query).empty());
+}
+
+TEST_CASE("The numbers of entries that are gone are not given again") {
+  temp_dir dir;
+  settings values = in_dir(dir);
+  values.policy.history.max_history_entries = 0;
+  {
+    auto opened = journal::open(values);
+    REQUIRE(opened);
+    outcome result = ended("j1");
+    result.agent_id = "ada";
+    bytes record = ended_record(7, result);
+    auto view = read_record(record);
+    REQUIRE(view);
+    REQUIRE_FALSE(opened->apply({&*view, 1}, opened->log_begin()));
+    CHECK(jobs(*opened, {}).empty());
+    CHECK(opened->next_number() == 8);
+  }
+  auto again = journal::open(values);
+  REQUIRE(again);
+  CHECK(again->next_number() == 8);
+}
+
+TEST_CASE("A journal of an earlier version is brought up to date") {
+  temp_dir dir;
+  {
+    auto opened = journal::open(in_dir(dir));
+    REQUIRE(opened);
+    recorder record{*opened};
+    for (int i = 1; i <= 3; ++i)
+      record.full_job("j" + std::to_string(i), "ada");
+  }
+  { // as the second version had it
+    auto db = sqlite::database::open(dir.path() + "/journal.db", false);
+    REQUIRE(db);
+    REQUIRE_FALSE(db->run(
+        "CREATE TABLE old (number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL UNIQUE,"
+        " agent TEXT NOT NULL, session TEXT NOT NULL, machine TEXT NOT NULL,"
+        " language TEXT NOT NULL, state TEXT NOT NULL, failed INTEGER NOT NULL,"
+        " submitted_at_ms INTEGER NOT NULL, code TEXT NOT NULL, request BLOB NOT NULL,"
+        " request_sum INTEGER NOT NULL, result BLOB NOT NULL, result_sum INTEGER NOT NULL) STRICT;"
+        "INSERT INTO old SELECT * FROM jobs; DROP TABLE jobs; ALTER TABLE old RENAME TO jobs;"
+        "UPDATE sqlite_sequence SET seq = 9 WHERE name = 'jobs';"
+        "ALTER TABLE log_position DROP COLUMN last_number; PRAGMA user_version = 2;"));
+  }
+  auto opened = journal::open(in_dir(dir));
+  REQUIRE(opened);
+  CHECK(opened->next_number() == 10);
+  CHECK(opened->recovered().records_damaged == 0);
+  CHECK(jobs(*opened, {.machine = "m-j2"}) == names{"j2"});
+  CHECK(jobs(*opened, {.agent_id = "ada"}) == names{"j3", "j2", "j1"});
+}
+
 TEST_CASE("Pages follow one another without gap or repetition") {
   temp_dir dir;
   auto opened = journal::open(in_dir(dir));
