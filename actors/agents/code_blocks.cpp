@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bridge/http/fcctl/code_blocks.hpp"
+#include "actors/agents/code_blocks.hpp"
 
 #include "config/languages.hpp"
 
 #include <algorithm>
 #include <array>
 
-namespace berth::http::fcctl {
+namespace berth {
 
 namespace {
 
@@ -306,4 +306,4 @@ execution_intent find_intent(std::string_view text, bool has_code) {
   return found;
 }
 
-} // namespace berth::http::fcctl
+} // namespace berth

@@ -10,7 +10,7 @@
 /// Finds programs in the text of a language model, and judges whether they are meant to be run. The
 /// contract's rules (section 4) without its faults: fences may carry attributes, aliases are known,
 /// blocks keep the order of the text, a line inside a fence is not a program of its own.
-namespace berth::http::fcctl {
+namespace berth {
 
 /// A program in a text.
 struct code_block {
@@ -42,4 +42,4 @@ std::vector<code_block> find_code(std::string_view text, std::size_t blocks_max 
 /// What a text as a whole asks for.
 execution_intent find_intent(std::string_view text, bool has_code);
 
-} // namespace berth::http::fcctl
+} // namespace berth
