@@ -16,17 +16,16 @@ constexpr int answer_within_s = 5;
 
 } // namespace
 
-checkpoints::checkpoints(event_loop& loop, channel& out, kernel_table& kernels,
-                         std::function<std::string(bool force)> why_not)
+checkpoints::checkpoints(event_loop& loop, channel& out, kernel_table& kernels, jobs_side jobs)
   : loop_(loop)
   , channel_(out)
   , kernels_(kernels)
-  , why_not_(std::move(why_not)) {}
+  , jobs_(std::move(jobs)) {}
 
 // --- rest ----------------------------------------------------------------------------------------
 
 void checkpoints::on_freeze(const freeze& request) {
-  std::string why = at_rest_ ? "the machine rests" : why_not_(request.force);
+  std::string why = at_rest_ ? "the machine rests" : jobs_.why_not(request.force);
   if (why.empty())
     why = kernels_.why_no_rest();
   if (why.empty() && request.checkpoint != 0 && copies_.size() + kernels_.all().size() > copies_max)
@@ -41,6 +40,8 @@ void checkpoints::on_freeze(const freeze& request) {
   for (kernel& each : kernels_.all())
     if (each.phase == kernel_phase::idle)
       park(each, request.checkpoint);
+  // While interpreters fork.
+  jobs_.rest();
   start_timer();
   step();
 }
@@ -75,6 +76,9 @@ void checkpoints::on_copy_word(copy& each, std::span<const char> body) {
 void checkpoints::finish_freeze() {
   frozen answer{request_, {}, error_};
   stage_ = stage::none;
+  // An interpreter that cannot be copied lets go of the copy's socket.
+  copies_.remove_if([](const copy& each) { return each.pid < 0 && each.link->hung_up(); });
+  lost_.clear();
   for (const copy& each : copies_)
     if (each.checkpoint == checkpoint_ && checkpoint_ != 0)
       answer.contexts.push_back(each.request.context);
@@ -136,6 +140,11 @@ void checkpoints::wake_copies() {
 }
 
 void checkpoints::finish_thaw() {
+  if (!lost_.empty()) {
+    drop(lost_from_);
+    if (error_.empty())
+      error_ = std::exchange(lost_, {});
+  }
   thawed answer{request_, {}, error_};
   stage_ = stage::none;
   at_rest_ = false;
@@ -163,11 +172,22 @@ void checkpoints::append_pids(std::vector<pid_t>& to) const {
 }
 
 bool checkpoints::waking() const {
-  return checkpoint_ != 0 && (stage_ == stage::waking || stage_ == stage::freezing);
+  return parking() || (checkpoint_ != 0 && (stage_ == stage::waking || stage_ == stage::freezing));
+}
+
+bool checkpoints::parking() const {
+  return std::any_of(copies_.begin(), copies_.end(),
+                     [](const copy& each) { return each.pid < 0 && !each.ended; });
 }
 
 void checkpoints::step() {
-  copies_.remove_if([](const copy& each) { return each.ended; });
+  copies_.remove_if([this](const copy& each) {
+    if (each.ended && each.pid < 0) {
+      lost_from_ = each.checkpoint;
+      lost_ = "context " + each.request.context + ": its copy ended";
+    }
+    return each.ended;
+  });
   if (stage_ == stage::none)
     return;
   auto any = [this](kernel_phase phase) {
@@ -176,11 +196,10 @@ void checkpoints::step() {
   };
   if (stage_ == stage::ending_kernels && kernels_.all().empty())
     wake_copies();
-  if (stage_ == stage::waking && !any(kernel_phase::waking))
+  if (stage_ == stage::waking && !any(kernel_phase::waking) && !parking())
     finish_thaw();
-  bool parking =
-      std::any_of(copies_.begin(), copies_.end(), [](const copy& each) { return each.pid < 0; });
-  if (stage_ == stage::freezing && !parking && !any(kernel_phase::going_to_rest)) {
+  // A copy that was forked needs none of the files any more: they are switched while it parks.
+  if (stage_ == stage::freezing && !any(kernel_phase::going_to_rest)) {
     for (kernel& each : kernels_.all()) {
       std::string why = each.reason.empty() ? std::exchange(each.no_rest, {}) : each.reason;
       if (!why.empty() && error_.empty())

@@ -373,16 +373,19 @@ std::string job_table::why_no_rest(bool force) {
   }
   if (count > 0 && !force)
     return std::to_string(count) + " processes run in the background: " + left;
-  if (bash_.pid > 0) {
-    kill(bash_.pid, SIGKILL);
-    // As long as it is there, so is all that was in the tree it stands in. It does nothing but
-    // wait, and so is gone at once.
-    while (waitpid(bash_.pid, nullptr, __WALL) < 0 && errno == EINTR) {
-    }
-    remove_directory(bash_.directory);
-    bash_ = {};
-  }
   return {};
+}
+
+void job_table::rest() {
+  if (bash_.pid <= 0)
+    return;
+  kill(bash_.pid, SIGKILL);
+  // As long as it is there, so is all that was in the tree it stands in. It does nothing but
+  // wait, and so is gone at once.
+  while (waitpid(bash_.pid, nullptr, __WALL) < 0 && errno == EINTR) {
+  }
+  remove_directory(bash_.directory);
+  bash_ = {};
 }
 
 void job_table::prepare(const std::string& language) {

@@ -34,8 +34,10 @@ public:
   void distrust() { trusted_ = false; }
 
   /// What keeps the machine from resting: a job, or (not with `force`) a process that somebody left
-  /// in the background. Empty: nothing, and then nothing waits for a job any more either.
+  /// in the background. Empty: nothing.
   std::string why_no_rest(bool force);
+  /// Ends what waits for a job.
+  void rest();
 
   /// Children died, or may at last be in reach.
   void reap();

@@ -129,6 +129,7 @@ bool kernel::finish_cell() {
   if (!message.report.kernel_alive)
     message.reason = reason;
   channel_.send(message);
+  channel_.flush(); // closing its pipes can wait
   current.reset();
   return true;
 }

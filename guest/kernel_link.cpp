@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cerrno>
+#include <poll.h>
 
 namespace berth::guest {
 
@@ -62,6 +63,11 @@ void kernel_link::hear_rest() {
   for (int i = 0; i < last_reads_max && socket_ && receive(); ++i) {
   }
   in_receive_ = false;
+}
+
+bool kernel_link::hung_up() const {
+  pollfd end{socket_.get(), 0, 0};
+  return poll(&end, 1, 0) == 1 && (end.revents & POLLHUP) != 0;
 }
 
 void kernel_link::close() {

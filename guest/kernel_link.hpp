@@ -31,6 +31,8 @@ public:
   bool send(const bytes& frame, std::span<const int> fds = {});
   /// Hears what was said until now, the end aside.
   void hear_rest();
+  /// Whether nobody is at the other end any more.
+  bool hung_up() const;
   void close();
 
 private:

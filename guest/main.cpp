@@ -3,6 +3,7 @@
 #include "guest/file_tasks.hpp"
 #include "guest/files.hpp"
 #include "guest/job_table.hpp"
+#include "guest/languages/language.hpp"
 #include "guest/watches.hpp"
 
 #include <sys/epoll.h>
@@ -62,8 +63,9 @@ public:
         [](bool broken) { _exit(broken ? exit_protocol_broken : exit_peer_gone); })
     , interpreters_(loop_, [this](const std::string& language) { channel_.send(warmed{language}); })
     , kernels_(loop_, channel_, interpreters_)
-    , checkpoints_(loop_, channel_, kernels_,
-                   [this](bool force) { return jobs_.why_no_rest(force); })
+    , checkpoints_(
+          loop_, channel_, kernels_,
+          {[this](bool force) { return jobs_.why_no_rest(force); }, [this] { jobs_.rest(); }})
     , jobs_(loop_, channel_, interpreters_, kernels_, checkpoints_, files_)
     , watches_(
           loop_, [this] { return !channel_.full(); },
@@ -180,6 +182,12 @@ private:
   }
   void on(const watch_path& message) { channel_.send(watches_.start(message)); }
   void on(const unwatch_path& message) { channel_.send(watches_.end(message)); }
+  // Whoever built the machine has renewed all that takes a privilege before this comes.
+  void on(const renew&) {
+    machine_was_renewed();
+    channel_.send(renewed{"the machine shares its host's clock"});
+  }
+  void on(const limit&) {} // kept by those who built the machine
   void on(const ping& message) { channel_.send(pong{message.request}); }
 
   event_loop loop_;

@@ -23,6 +23,7 @@ while ((_berth_left-- > 0)); do IFS= read -r -d '' REPLY; export "$REPLY"; done
 IFS= read -r -d '' _berth_left
 while ((_berth_left-- > 0)); do IFS= read -r -d '' REPLY; set -- "$@" "$REPLY"; done
 IFS= read -r -d '' _berth_cwd
+RANDOM=${SRANDOM:-$RANDOM}
 unset _berth_left REPLY
 _berth() {
   builtin cd -- "$_berth_cwd" || exit 126

@@ -135,6 +135,16 @@ std::string json_text(std::string_view text) {
   return json;
 }
 
+namespace {
+
+bool renewed_machine = false;
+
+} // namespace
+
+void machine_was_renewed() {
+  renewed_machine = true;
+}
+
 std::string job_description(const start_job& start, const char* name) {
   std::string json = "{\"code\":" + json_text(start.code) + ",\"args\":[";
   for (std::size_t i = 0; i < start.args.size(); ++i)
@@ -145,7 +155,8 @@ std::string job_description(const start_job& start, const char* name) {
     json += (first ? "" : ",") + json_text(key) + ":" + json_text(value);
     first = false;
   }
-  return json + "},\"cwd\":" + json_text(start.cwd) + ",\"name\":" + json_text(name) + "}";
+  return json + "},\"cwd\":" + json_text(start.cwd) + ",\"name\":" + json_text(name)
+         + (renewed_machine ? ",\"renewed\":true}" : "}");
 }
 
 } // namespace berth::guest

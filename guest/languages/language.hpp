@@ -83,6 +83,10 @@ std::string nul_separated(const std::vector<std::string>& words);
 
 /// A text as JSON.
 std::string json_text(std::string_view text);
+
+/// The machine is a copy of another: interpreters that were up in that one, too, are told so with
+/// their job, and draw new random numbers before it begins.
+void machine_was_renewed();
 /// The description of a job that interpreters read: code, args, env, cwd, name.
 std::string job_description(const start_job& start, const char* name);
 

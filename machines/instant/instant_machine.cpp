@@ -94,6 +94,8 @@ private:
   void answer(const guest::freeze& asked) { say(guest::frozen{.request = asked.request}); }
   void answer(const guest::thaw& asked) { say(guest::thawed{.request = asked.request}); }
   void answer(const guest::drop_checkpoint&) {}
+  void answer(const guest::renew&) { say(guest::renewed{}); }
+  void answer(const guest::limit&) {}
   void answer(const guest::ping& asked) { say(guest::pong{.request = asked.request}); }
 
   const machine_limits limits_;

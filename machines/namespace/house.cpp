@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/namespace/house.hpp"
 
-#include "messages/fd.hpp"
+#include "machines/namespace/mounts.hpp"
 
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -66,25 +66,6 @@ constexpr const char* fixed_places[] = {"/etc", "/opt"};
 /// Largest copy of anything: a mistaken path must not fill memory.
 constexpr std::uintmax_t copy_bytes_max = 256ULL << 20;
 
-struct node {
-  const char* name;
-  unsigned major;
-  unsigned minor;
-};
-constexpr node nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
-                          {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
-
-step_result failed(std::string step) {
-  return {std::move(step), errno != 0 ? errno : EIO};
-}
-
-bool write_file(const fs::path& path, std::string_view text) {
-  std::ofstream out{path};
-  out << text;
-  out.close();
-  return out.good();
-}
-
 /// Copies a file, a link or a directory's content; what is not there is passed over.
 bool copy_in(const fs::path& from, const fs::path& to, std::uintmax_t& budget) {
   std::error_code error;
@@ -110,6 +91,23 @@ bool copy_in(const fs::path& from, const fs::path& to, std::uintmax_t& budget) {
   return true;
 }
 
+/// What is there already is Berth's own and stays.
+step_result copy_etc(const namespace_settings& settings, const fs::path& to,
+                     std::uintmax_t& budget) {
+  std::vector<std::string> names{std::begin(etc_copied), std::end(etc_copied)};
+  std::error_code error;
+  if (settings.own_etc) {
+    names.clear();
+    for (const auto& entry : fs::directory_iterator{"/etc", error})
+      if (std::string name = entry.path().filename(); !fs::is_regular_file(to / name, error))
+        names.push_back(std::move(name));
+  }
+  for (const auto& name : names)
+    if (!copy_in(fs::path{"/etc"} / name, to / name, budget))
+      return failed("copy of /etc/" + name);
+  return {};
+}
+
 step_result furnish(const namespace_settings& settings, const fs::path& root) {
   std::error_code error;
   for (const char* name :
@@ -125,9 +123,8 @@ step_result furnish(const namespace_settings& settings, const fs::path& root) {
       || !write_file(root / "etc/resolv.conf", ""))
     return failed("files of the house");
   std::uintmax_t budget = copy_bytes_max;
-  for (const char* name : etc_copied)
-    if (!copy_in(fs::path{"/etc"} / name, root / "etc" / name, budget))
-      return failed(std::string{"copy of /etc/"} + name);
+  if (auto result = copy_etc(settings, root / "etc", budget); !result.ok())
+    return result;
   // A link would lead out of the house: the zone's own data is copied.
   fs::copy_file("/etc/localtime", root / "etc/localtime", error);
   if (!copy_in(settings.lib_dir, root / "opt/berth", budget))
@@ -136,13 +133,6 @@ step_result furnish(const namespace_settings& settings, const fs::path& root) {
   if (::access((root / "opt/berth/berth-guest").c_str(), X_OK) != 0)
     return failed("berth-guest in " + settings.lib_dir);
   return {};
-}
-
-bool restrict_mount(const std::string& path, std::uint64_t attributes, bool below) {
-  mount_attr wanted{};
-  wanted.attr_set = attributes;
-  return ::mount_setattr(AT_FDCWD, path.c_str(), below ? AT_RECURSIVE : 0, &wanted, sizeof wanted)
-         == 0;
 }
 
 step_result fix_places(const std::string& root) {
@@ -190,43 +180,7 @@ step_result show_toolchains(const namespace_settings& settings, const std::strin
   return {};
 }
 
-/// Nodes are made where that is allowed; elsewhere the host's own are bound, one mount each.
-step_result make_devices(const std::string& root) {
-  const std::string dev = root + "/dev";
-  if (::mount("tmpfs", dev.c_str(), "tmpfs", MS_NOSUID | MS_NOEXEC, "size=16k,mode=755") != 0)
-    return failed("/dev");
-  std::error_code error;
-  for (const auto& one : nodes) {
-    const std::string path = dev + "/" + one.name;
-    if (::mknod(path.c_str(), S_IFCHR | 0666, ::makedev(one.major, one.minor)) == 0) {
-      // A container may allow mknod and still refuse to open what was made. A terminal cannot be
-      // opened here in any case.
-      bool usable = one.major != 1 || owned_fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-      if (usable && ::chmod(path.c_str(), 0666) == 0)
-        continue;
-      ::unlink(path.c_str());
-    }
-    const std::string host = std::string{"/dev/"} + one.name;
-    if (!write_file(path, "")
-        || ::mount(host.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0)
-      return failed("bind of " + host);
-  }
-  for (const auto& [name, to] : {std::pair{"fd", "/proc/self/fd"},
-                                 {"stdin", "/proc/self/fd/0"},
-                                 {"stdout", "/proc/self/fd/1"},
-                                 {"stderr", "/proc/self/fd/2"}})
-    fs::create_symlink(to, fs::path{dev} / name, error);
-  fs::create_directory(fs::path{dev} / "shm", error);
-  if (!restrict_mount(dev, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, false))
-    return failed("read-only /dev");
-  return {};
-}
-
 } // namespace
-
-std::string step_result::text() const {
-  return ok() ? "ok" : step + ": " + std::strerror(error);
-}
 
 std::vector<std::string> house_mounts(const namespace_settings& settings) {
   std::vector<std::string> all{std::begin(fixed_places), std::end(fixed_places)};
@@ -235,25 +189,6 @@ std::vector<std::string> house_mounts(const namespace_settings& settings) {
                      [&](const auto& other) { return path.starts_with(other + "/"); }))
       all.push_back(path);
   return all;
-}
-
-step_result enter_outer_user_namespace() {
-  uid_t uid = ::geteuid();
-  gid_t gid = ::getegid();
-  if (::unshare(CLONE_NEWUSER) != 0)
-    return failed("outer user namespace");
-  // A process that changed its uid is not dumpable, and its /proc/self is then root's.
-  ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-  auto write = [](const char* path, const std::string& text) {
-    owned_fd file{::open(path, O_WRONLY | O_CLOEXEC)};
-    return file
-           && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  };
-  if (!write("/proc/self/setgroups", "deny")
-      || !write("/proc/self/uid_map", "0 " + std::to_string(uid) + " 1\n")
-      || !write("/proc/self/gid_map", "0 " + std::to_string(gid) + " 1\n"))
-    return failed("id map of the outer user namespace");
-  return {};
 }
 
 step_result enter_house(const namespace_settings& settings, const std::string& mount_point) {
@@ -277,13 +212,7 @@ step_result enter_house(const namespace_settings& settings, const std::string& m
     return result;
   if (::mount("/proc", (mount_point + "/proc").c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
     return failed("bind of /proc");
-  if (::chdir(mount_point.c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0)
-    return failed("pivot_root into the house");
-  if (::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0)
-    return failed("leaving the host's root");
-  if (!restrict_mount("/", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, false))
-    return failed("read-only house");
-  return {};
+  return settle_in(mount_point);
 }
 
 } // namespace berth::machines

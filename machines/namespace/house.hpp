@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "machines/namespace/mounts.hpp"
 #include "machines/namespace/namespace_settings.hpp"
 #include "machines/namespace/templates/protocol.h"
 
@@ -27,15 +28,6 @@ inline constexpr const char* base_disk = "/house/tmp";
 /// another. /dev is not among them, for it gets the machine's shared memory.
 std::vector<std::string> house_mounts(const namespace_settings& settings);
 
-/// A step that failed: its name, and errno.
-struct [[nodiscard]] step_result {
-  std::string step;
-  int error = 0;
-
-  bool ok() const { return error == 0; }
-  std::string text() const;
-};
-
 /// The house the spawner lives in: a mount namespace that holds nothing of the host but what
 /// machines may see. A machine's first process gets a copy of it by unshare(CLONE_NEWNS), so what
 /// the machine is made of is there already, as moves instead of mounts:
@@ -60,8 +52,5 @@ struct [[nodiscard]] step_result {
 /// Templates run here too, so a path means the same to them and to the interpreters in machines.
 /// To be called by a process of one thread. `mount_point` is an empty directory.
 step_result enter_house(const namespace_settings& settings, const std::string& mount_point);
-
-/// As an ordinary user: makes the outer user namespace, in which the caller's uid is 0.
-step_result enter_outer_user_namespace();
 
 } // namespace berth::machines

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/namespace/namespace_machine.hpp"
 
+#include "machines/guest_channel.hpp"
 #include "machines/namespace/cgroup.hpp"
 #include "machines/namespace/packet_link.hpp"
 
@@ -14,7 +15,6 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <mutex>
 
@@ -29,8 +29,6 @@ using spawner::request_kind;
 
 namespace {
 
-/// Read from one machine at a time, so that a chatty one does not starve the others.
-constexpr std::size_t read_bytes = 256 * limits::kib;
 /// How long the source's end waits for the machines' ends.
 constexpr std::chrono::seconds end_within{12};
 /// A machine that is put away is left alone for so long: its end takes a processor's time, which
@@ -76,27 +74,16 @@ public:
   // On the reactor's thread.
   void begin(owned_fd guest_end);
   void on_report(const report& said, std::vector<owned_fd>& fds);
+  void on_created(const report& said, std::vector<owned_fd>& fds);
   void spawner_gone();
   const std::string& id() const { return spec_.id; }
 
 private:
-  /// Bytes for the guest, or a pause until the spawner answered a change of limits.
-  struct outgoing {
-    bytes data;
-    std::size_t sent = 0;
-    std::uint32_t ticket = 0; ///< not 0: a pause
-  };
-
   int handle(spawner::handle_bit bit) const {
     return handles_[static_cast<std::size_t>(__builtin_ctz(bit))].get();
   }
-  void enqueue(outgoing item, std::unique_lock<std::mutex>& lock);
-  bool flush_locked();
-  void flush();
-  void rewatch();
-  void on_channel(std::uint32_t events);
-  void read_channel();
-  void take_frame(std::span<const char> body);
+  void open_channel();
+  void on_frame(guest::from_guest frame);
   void lose(std::string why, bool out_of_memory, bool dying);
   void end();
   void end_channel();
@@ -113,27 +100,20 @@ private:
 
   // The reactor's thread only.
   std::shared_ptr<machine_listener> listener_;
-  guest::frame_cutter cutter_;
-  reactor::token watch_ = 0;
   reactor::token hello_timer_ = 0;
   bool created_ = false;
-  bool greeted_ = false;
   bool asked_to_end_ = false;
   bool destroy_sent_ = false;
   bool told_lost_ = false;
   bool told_gone_ = false;
-  bool held_ = false;
   /// Changes of limits asked for before the machine was there.
   std::vector<request> early_limits_;
   /// What went wrong before the spawner told how the machine died.
   std::string first_cause_;
 
+  const std::shared_ptr<guest_channel> channel_;
+
   mutable std::mutex mutex_;
-  /// Guarded by mutex_, but closed by the reactor's thread only, which may read it without.
-  owned_fd channel_;
-  std::deque<outgoing> queue_;                          // guarded by mutex_
-  std::size_t queued_bytes_ = 0;                        // guarded by mutex_
-  bool want_out_ = false;                               // guarded by mutex_
   bool closed_ = false;                                 // guarded by mutex_
   machine_limits limits_;                               // guarded by mutex_
   std::uint32_t next_ticket_ = 1;                       // guarded by mutex_
@@ -313,7 +293,8 @@ namespace_source::one_machine::one_machine(std::shared_ptr<shared_state> source,
   , number_(number)
   , spec_(spec)
   , listener_(std::move(listener))
-  , channel_(std::move(channel))
+  , channel_(std::make_shared<guest_channel>(source_->loop, std::move(channel),
+                                             source_->settings.send_queue_bytes))
   , limits_(with_defaults(spec.limits, source_->settings.defaults)) {}
 
 void namespace_source::one_machine::begin(owned_fd guest_end) {
@@ -359,14 +340,13 @@ void namespace_source::one_machine::await_hello(std::chrono::milliseconds within
   source_->loop.cancel(hello_timer_);
   hello_timer_ = source_->loop.after(within, [self = shared_from_this()] {
     self->hello_timer_ = 0;
-    if (!self->greeted_)
+    if (!self->channel_->greeted())
       self->lose("the guest did not say hello in time", false, false);
   });
 }
 
-void namespace_source::one_machine::on_report(const report& said, std::vector<owned_fd>& fds) {
-  switch (said.kind) {
-  case report_kind::created: {
+void namespace_source::one_machine::on_created(const report& said, std::vector<owned_fd>& fds) {
+  {
     std::lock_guard guard{mutex_};
     std::size_t at = 0;
     for (std::size_t i = 0; i < handles_.size() && at < fds.size(); ++i)
@@ -379,12 +359,15 @@ void namespace_source::one_machine::on_report(const report& said, std::vector<ow
     for (const auto& asked : early_limits_)
       source_->ask(asked);
     early_limits_.clear();
-    if (!closed_)
-      watch_ = source_->loop.watch(
-          channel_.get(), EPOLLIN,
-          [self = shared_from_this()](std::uint32_t events) { self->on_channel(events); });
-    break;
   }
+  open_channel(); // which may end it at once
+}
+
+void namespace_source::one_machine::on_report(const report& said, std::vector<owned_fd>& fds) {
+  switch (said.kind) {
+  case report_kind::created:
+    on_created(said, fds);
+    break;
   case report_kind::died: {
     std::string why = said.text;
     if (said.error != 0)
@@ -392,8 +375,7 @@ void namespace_source::one_machine::on_report(const report& said, std::vector<ow
     if (!first_cause_.empty())
       why = first_cause_ + " (" + why + ")";
     // Frames that came before the death are heard before it.
-    for (int round = 0; round < 16 && watch_ != 0; ++round)
-      read_channel();
+    channel_->drain();
     lose(why, said.out_of_memory != 0, true);
     break;
   }
@@ -403,17 +385,9 @@ void namespace_source::one_machine::on_report(const report& said, std::vector<ow
   case report_kind::files:
     on_files(said);
     break;
-  case report_kind::limited: {
-    {
-      std::lock_guard guard{mutex_};
-      auto paused = std::find_if(queue_.begin(), queue_.end(),
-                                 [&](const auto& one) { return one.ticket == said.ticket; });
-      if (said.ticket != 0 && paused != queue_.end())
-        queue_.erase(paused);
-    }
-    flush();
+  case report_kind::limited:
+    channel_->resume(said.ticket);
     break;
-  }
   case report_kind::memory_killed: {
     std::lock_guard guard{mutex_};
     watchdog_kills_ = said.oom_kills;
@@ -424,52 +398,27 @@ void namespace_source::one_machine::on_report(const report& said, std::vector<ow
   }
 }
 
-void namespace_source::one_machine::on_channel(std::uint32_t events) {
-  if ((events & EPOLLOUT) != 0)
-    flush();
-  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
-    read_channel();
+void namespace_source::one_machine::open_channel() {
+  auto weak = weak_from_this();
+  channel_->open({.on_frame =
+                      [weak](guest::from_guest frame) {
+                        if (auto self = weak.lock())
+                          self->on_frame(std::move(frame));
+                      },
+                  .on_end =
+                      [weak](std::string why) {
+                        if (auto self = weak.lock())
+                          self->lose(std::move(why), false, false);
+                      }});
 }
 
-void namespace_source::one_machine::read_channel() {
-  static thread_local std::array<char, read_bytes> buffer;
-  ssize_t count = 0;
-  do
-    count = ::recv(channel_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
-  while (count < 0 && errno == EINTR);
-  if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-    return;
-  if (count <= 0)
-    return lose("the guest closed its channel", false, false);
-  cutter_.push({buffer.data(), static_cast<std::size_t>(count)});
-  while (auto body = cutter_.next()) {
-    take_frame(*body);
-    if (watch_ == 0)
-      return;
-  }
-  if (cutter_.broken())
-    lose("the guest announced a frame of impossible length", false, false);
-}
-
-void namespace_source::one_machine::take_frame(std::span<const char> body) {
-  auto frame = guest::decode_frame<guest::from_guest>(body);
-  if (!frame)
-    return lose("the guest sent what is no frame: " + frame.why().text(), false, false);
-  const auto* hello = std::get_if<guest::hello>(&*frame);
-  if (greeted_ == (hello != nullptr))
-    return lose(greeted_ ? "the guest said hello twice" : "the guest did not begin with hello",
-                false, false);
-  if (hello != nullptr) {
-    if (hello->version != guest::protocol_version)
-      return lose("the guest speaks version " + std::to_string(hello->version)
-                      + " of the protocol, not " + std::to_string(guest::protocol_version),
-                  false, false);
-    greeted_ = true;
+void namespace_source::one_machine::on_frame(guest::from_guest frame) {
+  if (std::holds_alternative<guest::hello>(frame)) {
     source_->loop.cancel(hello_timer_);
     for (const auto& language : spec_.warm)
       warm(language);
   }
-  listener_->on_frame(std::move(*frame));
+  listener_->on_frame(std::move(frame));
 }
 
 /// The end of a machine nobody asked to end. `dying`: the spawner knows already.
@@ -490,13 +439,9 @@ void namespace_source::one_machine::lose(std::string why, bool out_of_memory, bo
 
 void namespace_source::one_machine::end_channel() {
   source_->loop.cancel(hello_timer_);
-  source_->loop.forget(watch_);
-  watch_ = 0;
+  channel_->close();
   std::lock_guard guard{mutex_};
   closed_ = true;
-  channel_.reset();
-  queue_.clear();
-  queued_bytes_ = 0;
 }
 
 void namespace_source::one_machine::gone() {
@@ -551,78 +496,11 @@ bool namespace_source::one_machine::warm(std::string_view language) {
 }
 
 void namespace_source::one_machine::hold_output(bool held) {
-  source_->loop.post([self = shared_from_this(), held] {
-    self->held_ = held;
-    self->rewatch();
-  });
-}
-
-void namespace_source::one_machine::rewatch() {
-  std::lock_guard guard{mutex_};
-  if (watch_ != 0)
-    source_->loop.rewatch(watch_, (held_ ? 0U : EPOLLIN) | (want_out_ ? EPOLLOUT : 0U));
+  channel_->hold(held);
 }
 
 void namespace_source::one_machine::send(const guest::to_guest& message) {
-  bytes data = std::visit([](const auto& one) { return guest::encode_frame(one); }, message);
-  std::unique_lock lock{mutex_};
-  enqueue({.data = std::move(data)}, lock);
-}
-
-/// Sends at once when nothing waits: a hand-over to the reactor costs more than the call itself.
-void namespace_source::one_machine::enqueue(outgoing item, std::unique_lock<std::mutex>& lock) {
-  if (closed_)
-    return;
-  bool idle = queue_.empty();
-  std::size_t size = item.data.size();
-  bool fits = idle || queued_bytes_ + size <= source_->settings.send_queue_bytes;
-  if (fits) {
-    queued_bytes_ += size;
-    queue_.push_back(std::move(item));
-    bool was_waiting = want_out_;
-    if (idle && flush_locked() && want_out_ == was_waiting)
-      return;
-    if (!idle)
-      return;
-  }
-  lock.unlock();
-  source_->loop.post([self = shared_from_this(), fits] {
-    if (!fits)
-      self->lose("more was sent to the guest than it takes", false, false);
-    else
-      self->flush();
-  });
-}
-
-/// Writes until the socket is full or a pause comes. False when the guest is gone, which the
-/// reading side will tell.
-bool namespace_source::one_machine::flush_locked() {
-  want_out_ = false;
-  while (!closed_ && !queue_.empty() && queue_.front().ticket == 0) {
-    outgoing& first = queue_.front();
-    ssize_t count = ::send(channel_.get(), first.data.data() + first.sent,
-                           first.data.size() - first.sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (count < 0 && errno == EINTR)
-      continue;
-    if (count < 0) {
-      want_out_ = errno == EAGAIN || errno == EWOULDBLOCK;
-      return want_out_;
-    }
-    first.sent += static_cast<std::size_t>(count);
-    if (first.sent < first.data.size())
-      continue;
-    queued_bytes_ -= first.data.size();
-    queue_.pop_front();
-  }
-  return true;
-}
-
-void namespace_source::one_machine::flush() {
-  {
-    std::lock_guard guard{mutex_};
-    flush_locked();
-  }
-  rewatch();
+  channel_->send(message);
 }
 
 void namespace_source::one_machine::apply_limits_locked() {
@@ -648,7 +526,7 @@ void namespace_source::one_machine::set_limits(const machine_limits& wanted) {
                 .disk_bytes = changed.disk_bytes};
   if (disk)
     // What is sent from now on waits for the new size.
-    queue_.push_back({.data = {}, .sent = 0, .ticket = asked.ticket});
+    channel_->pause(asked.ticket);
   lock.unlock();
   source_->loop.post([self = shared_from_this(), asked] {
     if (self->created_)

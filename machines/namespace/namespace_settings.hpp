@@ -43,8 +43,13 @@ struct namespace_settings {
   std::vector<std::string> visible{"/usr"};
   /// Directories below a visible one that machines see empty.
   std::vector<std::string> hidden{"/usr/local"};
+  /// Whether /etc is a system of Berth's own making, all of which machines may see. Otherwise they
+  /// see what of it programs need and tells nothing about the host.
+  bool own_etc = false;
   /// Interpreters to hold warm: "python", "python_kernel", "javascript", "rust".
   std::vector<std::string> templates{"python", "python_kernel", "javascript", "rust"};
+  /// Start each template when it is first asked for, not before.
+  bool lazy_templates = false;
   /// How long a machine may take from start to its guest's hello.
   std::chrono::milliseconds hello_within{20'000};
   /// Bytes to a guest that may wait for it to read. One whole frame always fits.

@@ -903,7 +903,7 @@ void spawner_process::run() {
   if (auto why = prepare(); !why.empty())
     refuse(why);
   add(server_.fd(), EPOLLIN, tag(about::server, 0));
-  templates_.start(settings_.templates, filter_);
+  templates_.start(settings_.templates, filter_, settings_.lazy_templates);
   watch_templates();
   say_ready();
   templates_.tell_asleep();
@@ -996,8 +996,13 @@ spawner_handle start_spawner(const namespace_settings& settings, std::string& wh
     return {};
   }
   theirs.reset();
+  return hear_first_packet(std::move(ours), pid, sizeof(report), why);
+}
+
+spawner_handle hear_first_packet(owned_fd ours, pid_t pid, std::size_t report_bytes,
+                                 std::string& why) {
   pollfd ready{ours.get(), POLLIN, 0};
-  std::vector<std::byte> packet(sizeof(report) + ready_text_max);
+  std::vector<std::byte> packet(report_bytes + ready_text_max);
   std::size_t size = 0;
   std::vector<owned_fd> fds;
   packet_link link{owned_fd{::fcntl(ours.get(), F_DUPFD_CLOEXEC, 3)}};
@@ -1006,15 +1011,15 @@ spawner_handle start_spawner(const namespace_settings& settings, std::string& wh
     polled = ::poll(&ready, 1, 30'000);
   while (polled < 0 && errno == EINTR);
   bool heard = polled == 1 && link.receive(packet, size, fds) == packet_link::received::packet
-               && size >= sizeof(report);
-  report first{};
+               && size >= report_bytes;
+  report_kind first{};
   std::string text;
   if (heard) {
     std::memcpy(&first, packet.data(), sizeof first);
-    text.assign(reinterpret_cast<const char*>(packet.data()) + sizeof first, size - sizeof first);
+    text.assign(reinterpret_cast<const char*>(packet.data()) + report_bytes, size - report_bytes);
   }
-  if (!heard || first.kind != report_kind::ready) {
-    why = heard ? text : "the spawner ended or said nothing";
+  if (!heard || first != report_kind::ready) {
+    why = heard ? text : "the privileged process ended or said nothing";
     link.close();
     ours.reset();
     wait_for_spawner(pid, std::chrono::seconds{5});

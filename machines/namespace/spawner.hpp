@@ -32,6 +32,11 @@ struct spawner_handle {
 /// is empty and `why` names the missing thing.
 spawner_handle start_spawner(const namespace_settings& settings, std::string& why);
 
+/// Waits for the first packet of a process that was forked: a report of that size, which begins
+/// with its kind (report_kind::ready, or it is refused), and lines of text. For those who fork one.
+spawner_handle hear_first_packet(owned_fd ours, pid_t pid, std::size_t report_bytes,
+                                 std::string& why);
+
 /// Waits for a spawner whose socket was closed; kills it when it takes longer than the limit.
 /// Returns whether it ended by itself.
 bool wait_for_spawner(pid_t pid, std::chrono::milliseconds limit);

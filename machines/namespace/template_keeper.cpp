@@ -69,7 +69,7 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 } // namespace
 
 void template_keeper::start(const std::vector<std::string>& languages,
-                            const std::vector<char>& filter) {
+                            const std::vector<char>& filter, bool lazy) {
   filter_.reset(::memfd_create("seccomp", MFD_CLOEXEC));
   if (!filter_
       || ::write(filter_.get(), filter.data(), filter.size())
@@ -90,7 +90,7 @@ void template_keeper::start(const std::vector<std::string>& languages,
     for (const auto& word : one.environment)
       there = there && ::access(word.substr(word.find('=') + 1).c_str(), R_OK) == 0;
     one.absent = !there;
-    one.asleep = there && how->on_demand;
+    one.asleep = there && (lazy || how->on_demand);
     if (there && !one.asleep && !launch(one))
       one.due = clock::now() + one.pause;
   }

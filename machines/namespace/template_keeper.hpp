@@ -40,8 +40,9 @@ public:
     : on_injected_(std::move(on_injected))
     , on_changed_(std::move(on_changed)) {}
 
-  /// Starts the templates of these languages. `filter` is the seccomp program.
-  void start(const std::vector<std::string>& languages, const std::vector<char>& filter);
+  /// Starts the templates of these languages, or when `lazy` lets them sleep. `filter` is the
+  /// seccomp program.
+  void start(const std::vector<std::string>& languages, const std::vector<char>& filter, bool lazy);
   /// Tells of those that are asleep.
   void tell_asleep();
   /// Asks a language's template for an interpreter in a machine; `on_injected` tells the end, maybe

@@ -608,6 +608,26 @@ TEST_CASE("an interpreter goes back to its parked copy, any number of times", "[
   CHECK(box.expect<guest::thawed>().contexts.empty());
 }
 
+TEST_CASE("a copy that ends before it is parked is told, and is none", "[kernels]") {
+  if (lacks("python"))
+    return;
+  python_machine box;
+  CHECK(box.run("a", "x = 1; import os\n"
+                     "os.register_at_fork(after_in_child=lambda: os._exit(1))")
+            .exit_code()
+        == 0);
+  auto rest = freeze(box, 5);
+  CHECK(rest.error.empty());
+  auto awake = thaw(box, 0);
+  CHECK((rest.contexts.empty() || !awake.error.empty()));
+  CHECK(awake.contexts == std::vector<std::string>{"a"});
+  CHECK(box.run("a", "x").value() == "1");
+  CHECK(freeze(box, 0).error.empty());
+  box.send(guest::thaw{.request = 3, .checkpoint = 5});
+  CHECK(box.expect<guest::kernel_ended>().context == "a");
+  CHECK(box.expect<guest::thawed>().contexts.empty());
+}
+
 TEST_CASE("interpreters without a copy end when the machine goes back", "[kernels]") {
   if (lacks("python"))
     return;

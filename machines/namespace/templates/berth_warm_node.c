@@ -111,6 +111,8 @@ static napi_value serve(napi_env env, napi_callback_info info) {
   struct berth_job job = {NULL, 0};
   berth_serve(&hooks, &job);
   berth_node_kernel_can_fork();
+  // The machine may have been copied while we waited.
+  berth_node_reseed();
   // The loop's clock stood still while we waited; timers count from it.
   uv_update_time(addon.loop);
   napi_value text;

@@ -263,6 +263,9 @@ def set_up(job):
 def run(job):
     """Runs the job and ends the process. Ends by SystemExit when the interpreter has to do it."""
     path = set_up(job)
+    if job.get("renewed") and "random" in sys.modules:
+        # The machine is a copy, and so is this interpreter, which has a twin in another one.
+        sys.modules["random"].seed()
     for own in own_modules:
         sys.modules.pop(own, None)
     status = 0

@@ -7,6 +7,7 @@ Used in two ways: imported by python_kernel_template.py (a warm kernel), and sta
 says where to start. What a cell runs is in this very process: nothing here is kept from it, and the
 guest believes nothing that it says.
 """
+import _signal
 import base64
 import fcntl
 import io
@@ -77,7 +78,8 @@ class Control:
         while True:
             body = self.cut()
             if body is None:
-                data, more, _, _ = socket.recv_fds(self.socket, 1 << 17, 4)
+                # Less than what the C library takes from the kernel anew each time, and gives back.
+                data, more, _, _ = socket.recv_fds(self.socket, 1 << 16, 4)
                 if not data:
                     return None, fds
                 self.unread += data
@@ -369,7 +371,7 @@ class Kernel:
     def run(self, number, code):
         shell = self.shell
         shell.error = None
-        signal.signal(signal.SIGINT, self.on_interrupt)
+        _signal.signal(signal.SIGINT, self.on_interrupt)
         status = 0
         try:
             self.running = True
@@ -510,6 +512,8 @@ def run(job):
     os.environ.update(job.get("env", {}))
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     os.chdir(job.get("cwd") or "/")
+    if job.get("renewed"):
+        kernel.become_other()
     kernel.open_streams()
     if kernel.shell is None:
         kernel.make_shell()

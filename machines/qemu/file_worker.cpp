@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machines/qemu/file_worker.hpp"
+
+#include <csignal>
+#include <pthread.h>
+
+namespace berth::machines {
+
+file_worker::file_worker() {
+  // Signals belong to the main thread.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread{[this] { run(); }};
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void file_worker::add(std::function<void()> task) {
+  {
+    std::lock_guard guard{mutex_};
+    if (stopping_)
+      return;
+    tasks_.push_back(std::move(task));
+  }
+  changed_.notify_one();
+}
+
+void file_worker::stop() {
+  std::deque<std::function<void()>> dropped;
+  {
+    std::lock_guard guard{mutex_};
+    stopping_ = true;
+    dropped.swap(tasks_);
+  }
+  changed_.notify_one();
+  if (thread_.joinable())
+    thread_.join();
+}
+
+void file_worker::run() {
+  for (;;) {
+    std::function<void()> task;
+    {
+      std::unique_lock lock{mutex_};
+      changed_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+      if (stopping_)
+        return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    task();
+  }
+}
+
+} // namespace berth::machines
