@@ -55,6 +55,8 @@ private:
   template <class Reply, class Request>
   caf::result<Reply> on_files(const Request& request);
   caf::result<context_info> on_open_context(const open_context& request);
+  template <class Reply, class Who, class Request>
+  caf::result<Reply> pass_on(Who office::*who, Request& request);
   caf::result<health_info> on_health();
   caf::result<drained> on_drain(const drain& request);
 
@@ -81,6 +83,7 @@ private:
 
   gateway_actor::pointer self_ = nullptr;
   gateway_parts parts_;
+  office office_;
   std::unique_ptr<const code_rules> rules_;
   std::unordered_map<ticket, alive_job> jobs_;
   ticket next_ticket_ = 0;
@@ -97,6 +100,8 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
   self_ = self;
   parts_ = std::move(parts);
   rules_ = std::make_unique<const code_rules>(parts_.config->policy);
+  if (parts_.open_office)
+    office_ = parts_.open_office(self_);
   return {
       [this](run& x) { return on_run(x); },
       [this](submit& x) { return on_submit(x); },
@@ -133,6 +138,23 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
       [this](const pause_session& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const resume_session& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const query_history& x) { return self_->delegate(parts_.history, x); },
+      [this](chat& x) { return pass_on<chat_reply>(&office::agents, x); },
+      [this](cancel_chat& x) { return pass_on<chat_cancelled>(&office::agents, x); },
+      [this](list_conversations& x) { return pass_on<conversation_list>(&office::agents, x); },
+      [this](close_conversation& x) { return pass_on<conversation_closed>(&office::agents, x); },
+      [this](run_workflow& x) { return pass_on<workflow_info>(&office::workflows, x); },
+      [this](submit_workflow& x) { return pass_on<workflow_info>(&office::workflows, x); },
+      [this](get_workflow& x) { return pass_on<workflow_info>(&office::workflows, x); },
+      [this](list_workflows& x) { return pass_on<workflow_list>(&office::workflows, x); },
+      [this](cancel_workflow& x) { return pass_on<workflow_info>(&office::workflows, x); },
+      [this](pause_workflow& x) { return pass_on<workflow_info>(&office::workflows, x); },
+      [this](resume_workflow& x) { return pass_on<workflow_info>(&office::workflows, x); },
+      [this](read_progress& x) { return pass_on<progress_page>(&office::progress, x); },
+      [this](list_roles& x) { return pass_on<role_list>(&office::roles, x); },
+      [this](get_config& x) { return pass_on<config_text>(&office::roles, x); },
+      [this](set_config& x) { return pass_on<config_text>(&office::roles, x); },
+      [this](select_role& x) { return pass_on<config_text>(&office::roles, x); },
+      [this](list_models& x) { return pass_on<model_list>(&office::models, x); },
       [this](const get_pool& x) { return self_->delegate(parts_.supervisor, x); },
       [this](const get_health&) { return on_health(); },
       [](const describe&) { return make_description(); },
@@ -140,6 +162,14 @@ gateway_actor::behavior_type gateway_state::make_behavior(gateway_actor::pointer
       [this](caf::timeout_atom) { on_grace_over(); },
       [this](caf::tick_atom) { look_at_rush(); },
   };
+}
+
+/// Agents, workflows, roles and models have actors of their own.
+template <class Reply, class Who, class Request>
+caf::result<Reply> gateway_state::pass_on(Who office::*who, Request& request) {
+  if (!(office_.*who))
+    return fail(ec::unsupported, "this server has no agents");
+  return self_->delegate(office_.*who, std::move(request));
 }
 
 // --- admission -----------------------------------------------------------------------------------
@@ -160,10 +190,9 @@ expected<job_order> gateway_state::admit(run& request) const {
   if (!language)
     return fail(ec::unsupported, "language: " + request.language
                                      + " is not one of python, javascript, bash, rust, go");
-  if (!request.kind.empty() && request.kind != parts_.machine_kind)
-    return fail(ec::isolation_unavailable, "kind: " + request.kind
-                                               + " machines are not served here, "
-                                               + parts_.machine_kind + " ones are");
+  if (error why = check_served(parts_.machine_kind, request.kind, request.isolation,
+                               find_vm_type(*parts_.config, request.vm_type)))
+    return why;
   auto limits = resolve_limits(request, *parts_.config);
   if (!limits)
     return limits.error();
@@ -238,6 +267,7 @@ void gateway_state::find_its_session(ticket id) {
                       .agent_id = request.agent_id,
                       .vm_type = request.vm_type,
                       .kind = request.kind,
+                      .isolation = request.isolation,
                       .memory_mib = request.memory_mib,
                       .processes = request.processes,
                       .disk_mib = request.disk_mib};

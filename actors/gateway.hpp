@@ -14,6 +14,16 @@
 
 namespace berth {
 
+/// Who serves agents and workflows.
+struct office {
+  records_actor records;
+  progress_actor progress;
+  roles_actor roles;
+  model_actor models;
+  agents_actor agents;
+  workflows_actor workflows;
+};
+
 /// What the GATEWAY depends on.
 struct gateway_parts {
   std::shared_ptr<const settings> config;
@@ -26,6 +36,8 @@ struct gateway_parts {
   std::vector<std::string> isolation;
   /// Whether anybody wants to hear of events; without it nobody does.
   std::shared_ptr<event_sink> sink;
+  /// Starts who needs the GATEWAY: agents and workflows. Without it there are none.
+  std::function<office(const gateway_actor&)> open_office;
   /// Told when a rush of requests begins, and when it is over.
   std::function<void(bool)> on_rush;
 };

@@ -168,6 +168,75 @@ using supervisor_actor = caf::typed_actor<
     // To itself: the stock is to be looked at.
     caf::reacts_to<caf::update_atom>>;
 
+/// The RECORDS keep what agents and workflows must not lose, in a thread of their own. An answer to
+/// put_record comes when it is on disk.
+using records_actor =
+    caf::typed_actor<on<put_record>::reply<recorded>, on<get_records>::reply<record_page>,
+                     caf::reacts_to<drop_records>>;
+
+/// The PROGRESS of agents and workflows: numbers their events, keeps them within bounds, publishes
+/// them, and serves any reader from any number.
+using progress_actor = caf::typed_actor<
+    // Something happened.
+    caf::reacts_to<note_progress>,
+    // Serves a reader, at once or as soon as there is news.
+    on<read_progress>::reply<progress_page>,
+    // A reader has waited long enough.
+    caf::reacts_to<caf::timeout_atom, std::uint64_t>>;
+
+/// The ROLES: who an agent can be, and which models they speak with.
+using roles_actor =
+    caf::typed_actor<on<find_role>::reply<role_info>, on<list_roles>::reply<role_list>,
+                     on<get_config>::reply<config_text>,
+                     // Checks the whole of it, then writes it, then answers.
+                     on<set_config>::reply<config_text>, on<select_role>::reply<config_text>>;
+
+/// The MODEL asks language models, within the places that each endpoint has.
+using model_actor = caf::typed_actor<
+    // Asks; tokens go to PROGRESS as they come. Answers once, whatever happens.
+    on<ask_model>::reply<model_answer>,
+    // Closes the connection of a call; its ask_model answers.
+    caf::reacts_to<cancel_model>,
+    // Tells how the endpoints are.
+    on<list_models>::reply<model_list>,
+    // From the thread of the connections, and its own clock: there is news.
+    caf::reacts_to<caf::update_atom>, caf::reacts_to<caf::tick_atom>>;
+
+/// An AGENT is one conversation: what was said, its role, its session.
+using agent_actor = caf::typed_actor<
+    // Takes a turn; one at a time, others wait their turn.
+    on<chat>::reply<chat_reply>,
+    // Ends the turn it is at.
+    on<cancel_chat>::reply<chat_cancelled>,
+    // Tells itself.
+    on<list_conversations>::reply<conversation_info>,
+    // Closes its session and ends.
+    on<close_conversation>::reply<conversation_closed>>;
+
+/// The AGENTS as a whole: finds the AGENT of a conversation, wakes it from its records, bounds how
+/// many are at work.
+using agents_actor =
+    caf::typed_actor<on<chat>::reply<chat_reply>, on<cancel_chat>::reply<chat_cancelled>,
+                     on<list_conversations>::reply<conversation_list>,
+                     on<close_conversation>::reply<conversation_closed>,
+                     // Ends every turn; answers when all have answered.
+                     on<drain>::reply<drained>,
+                     // Its own clock: agents that are long idle go.
+                     caf::reacts_to<caf::tick_atom>>;
+
+/// The WORKFLOWS: starts one actor for each run, finds them, goes on after a restart.
+using workflows_actor = caf::typed_actor<
+    // Answers when it ended.
+    on<run_workflow>::reply<workflow_info>,
+    // Answers when it is on disk.
+    on<submit_workflow>::reply<workflow_info>, on<get_workflow>::reply<workflow_info>,
+    on<list_workflows>::reply<workflow_list>, on<cancel_workflow>::reply<workflow_info>,
+    on<pause_workflow>::reply<workflow_info>, on<resume_workflow>::reply<workflow_info>,
+    // A run changed: what it is now.
+    caf::reacts_to<workflow_info>,
+    // Begins nothing new; what runs is on disk as far as it came.
+    on<drain>::reply<drained>>;
+
 /// The GATEWAY is where every door leads: it admits, numbers, bounds and answers every request.
 using gateway_actor = caf::typed_actor<
     // Runs a program and answers when it ended.
@@ -204,6 +273,16 @@ using gateway_actor = caf::typed_actor<
     on<resume_session>::reply<session_info>,
     // Past jobs.
     on<query_history>::reply<history_page>,
+    // Agents and workflows, and what they are made of.
+    on<chat>::reply<chat_reply>, on<cancel_chat>::reply<chat_cancelled>,
+    on<list_conversations>::reply<conversation_list>,
+    on<close_conversation>::reply<conversation_closed>, on<run_workflow>::reply<workflow_info>,
+    on<submit_workflow>::reply<workflow_info>, on<get_workflow>::reply<workflow_info>,
+    on<list_workflows>::reply<workflow_list>, on<cancel_workflow>::reply<workflow_info>,
+    on<pause_workflow>::reply<workflow_info>, on<resume_workflow>::reply<workflow_info>,
+    on<read_progress>::reply<progress_page>, on<list_roles>::reply<role_list>,
+    on<get_config>::reply<config_text>, on<set_config>::reply<config_text>,
+    on<select_role>::reply<config_text>, on<list_models>::reply<model_list>,
     // The pool, the server, the reference.
     on<get_pool>::reply<pool_info>, on<get_health>::reply<health_info>,
     on<describe>::reply<description>,
@@ -226,6 +305,13 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_actors, caf::id_block::berth_messages::end)
   CAF_ADD_TYPE_ID(berth_actors, (berth::snapshot_store_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::slot_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::supervisor_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::records_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::progress_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::roles_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::model_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::agent_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::agents_actor))
+  CAF_ADD_TYPE_ID(berth_actors, (berth::workflows_actor))
   CAF_ADD_TYPE_ID(berth_actors, (berth::gateway_actor))
 
 CAF_END_TYPE_ID_BLOCK(berth_actors)

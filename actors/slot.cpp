@@ -49,6 +49,7 @@ using slot_self = slot_actor::extend<
     caf::reacts_to<std::uint64_t, guest::dir_listed>,
     caf::reacts_to<std::uint64_t, guest::path_done>,
     caf::reacts_to<std::uint64_t, guest::files_changed>, caf::reacts_to<std::uint64_t, guest::pong>,
+    caf::reacts_to<std::uint64_t, guest::renewed>, caf::reacts_to<std::uint64_t, guest::used>,
     caf::reacts_to<std::uint64_t, guest::kernel_opened>,
     caf::reacts_to<std::uint64_t, guest::kernel_ended>,
     caf::reacts_to<std::uint64_t, guest::cell_ended>, caf::reacts_to<std::uint64_t, guest::frozen>,
@@ -315,6 +316,9 @@ slot_self::behavior_type slot_logic::make_behavior(slot_self::pointer self, slot
           on_files_changed(x);
       },
       [](std::uint64_t, const guest::pong&) {},
+      // The machine keeps these two for itself.
+      [](std::uint64_t, const guest::renewed&) {},
+      [](std::uint64_t, const guest::used&) {},
       [this, mine](std::uint64_t m, const guest::kernel_opened& x) {
         if (mine(m))
           contexts_.on_opened(x);
@@ -1188,7 +1192,7 @@ void slot_logic::on_frozen(const guest::frozen& message) {
 void slot_logic::on_thawed(const guest::thawed& message) {
   if (saver_.is_back() && message.request == saver_.sequence())
     contexts_.went_back(saver_.checkpoint(), message.contexts);
-  saver_.on_thawed(message);
+  saver_.on_thawed(*machine_, message);
   contexts_.on_awake();
 }
 

@@ -78,12 +78,17 @@ void slot_saver::thaw(machines::machine& on, std::uint64_t checkpoint) {
   on.send(guest::thaw{.request = sequence_, .checkpoint = checkpoint});
 }
 
-void slot_saver::on_thawed(const guest::thawed& message) {
+void slot_saver::on_thawed(machines::machine& on, const guest::thawed& message) {
   if (stage_ != stage::thawing_guest || message.request != sequence_)
     return;
   detail_ = message.error;
   if (rolls_)
     contexts_ = message.contexts;
+  else if (parked_ && !failed_ && !message.error.empty()) {
+    // A copy that was promised is none: what was saved are files.
+    contexts_.clear();
+    on.send(guest::drop_checkpoint{.checkpoint = checkpoint_});
+  }
   end(std::exchange(failed_, {}));
 }
 

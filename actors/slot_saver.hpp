@@ -33,7 +33,7 @@ public:
   static void drop(machines::machine& on, const drop_slot_state& request);
 
   void on_frozen(machines::machine& on, const guest::frozen& message);
-  void on_thawed(const guest::thawed& message);
+  void on_thawed(machines::machine& on, const guest::thawed& message);
   void on_files(machines::machine& on, const files_ended& message);
   /// The time of the sequence with this number is over: why the machine has to be given up, or
   /// empty when that sequence is over, too.

@@ -650,10 +650,9 @@ error supervisor_state::admit_session(const open_session& request, const std::st
     return fail(ec::shutting_down, "the server drains");
   if (error why = room_for(1))
     return why;
-  if (!request.kind.empty() && request.kind != parts_.source->kind())
-    return fail(ec::isolation_unavailable, "kind: " + request.kind
-                                               + " machines are not served here, "
-                                               + std::string{parts_.source->kind()} + " ones are");
+  if (error why = check_served(parts_.source->kind(), request.kind, request.isolation,
+                               find_vm_type(*parts_.config, request.vm_type)))
+    return why;
   if (title.size() > limits::name_bytes_max || title.find('\0') != std::string::npos)
     return fail(ec::malformed, "name: must have at most " + std::to_string(limits::name_bytes_max)
                                    + " bytes and no NUL");
@@ -847,6 +846,7 @@ caf::result<session_info> supervisor_state::on_find(const find_session& request)
   open.agent_id = request.agent_id;
   open.vm_type = request.vm_type;
   open.kind = request.kind;
+  open.isolation = request.isolation;
   std::string unnamed;
   if (error why = admit_session(open, unnamed))
     return why;
