@@ -7,9 +7,11 @@
 #include <boost/beast/http/chunk_encode.hpp>
 #include <boost/beast/version.hpp>
 #include <boost/beast/websocket/rfc6455.hpp>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <ctime>
 
 namespace berth::http {
@@ -85,9 +87,10 @@ void door::close_all() {
       one->close_now();
 }
 
-connection::connection(tcp::socket socket, std::shared_ptr<door> shared)
+connection::connection(tcp::socket socket, std::shared_ptr<door> shared, entrance by)
   : stream_(std::move(socket))
-  , door_(std::move(shared)) {}
+  , door_(std::move(shared))
+  , entrance_(by) {}
 
 connection::~connection() {
   door_->guests.erase(this);
@@ -175,6 +178,7 @@ void connection::on_header(beast::error_code why) {
   if (coded && (coding != "chunked" || header.count(field::transfer_encoding) > 1))
     return refuse_request(error_reply(501, "unsupported", "Transfer-Encoding: only chunked"));
   request_ = to_request(header);
+  request_.door = entrance_;
   if (!parse_target(text_of(header.target()), request_) && request_.method != "OPTIONS")
     return refuse_request(error_reply(ec::malformed, "the target is not a path"));
   judge_header();
@@ -242,7 +246,11 @@ void connection::serve() {
   request_.params = std::move(match_.params);
   // The stream has no operation under way: its timer must not fire.
   stream_.expires_never();
-  responder done{[self = shared_from_this()](reply answer) { self->send(std::move(answer)); }};
+  responder done{[self = shared_from_this()](reply answer) { self->send(std::move(answer)); },
+                 [weak = weak_from_this()](std::function<void()> gone) {
+                   if (auto self = weak.lock())
+                     self->watch(std::move(gone));
+                 }};
   auto keep = sending_;
   try {
     (*match_.serve)(request_, done);
@@ -382,8 +390,42 @@ void connection::on_part(body_source source, body_part part) {
                    });
 }
 
+void connection::watch(std::function<void()> gone) {
+  gone_ = std::move(gone);
+  if (!watching_)
+    await_gone();
+}
+
+void connection::await_gone() {
+  watching_ = true;
+  // Not what keeps the connection: it may end while nothing ever comes.
+  stream_.socket().async_wait(tcp::socket::wait_read,
+                              [weak = weak_from_this()](beast::error_code why) {
+                                auto self = weak.lock();
+                                if (self && !why)
+                                  self->on_readable();
+                              });
+}
+
+void connection::on_readable() {
+  watching_ = false;
+  if (!gone_)
+    return;
+  char next = 0;
+  ssize_t there = ::recv(stream_.socket().native_handle(), &next, 1, MSG_PEEK | MSG_DONTWAIT);
+  // Another request waits: what comes after it is not seen until that one is read.
+  if (there > 0)
+    return;
+  if (there < 0 && (errno == EAGAIN || errno == EINTR))
+    return await_gone();
+  auto gone = std::exchange(gone_, nullptr);
+  close_now();
+  gone();
+}
+
 void connection::on_sent(beast::error_code why) {
   sending_.reset();
+  gone_ = nullptr;
   if (why)
     return;
   if (close_after_)

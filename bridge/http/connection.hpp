@@ -42,7 +42,7 @@ struct door {
 /// One HTTP connection: one request at a time, in order, until it is closed or becomes a WebSocket.
 class connection : public guest_at_door, public std::enable_shared_from_this<connection> {
 public:
-  connection(tcp::socket socket, std::shared_ptr<door> shared);
+  connection(tcp::socket socket, std::shared_ptr<door> shared, entrance by);
   ~connection() override;
 
   /// Serves requests.
@@ -72,11 +72,16 @@ private:
   void pull(body_source source);
   void on_part(body_source source, body_part part);
   void on_sent(beast::error_code why);
+  /// Calls `gone` when the client closes before its answer is sent.
+  void watch(std::function<void()> gone);
+  void await_gone();
+  void on_readable();
   void linger();
   void discard();
 
   beast::tcp_stream stream_;
   std::shared_ptr<door> door_;
+  entrance entrance_;
   beast::flat_buffer buffer_;
   std::optional<parser> parser_;
   request request_;
@@ -85,6 +90,8 @@ private:
   bool head_ = false;
   unsigned version_ = 11;
   std::shared_ptr<void> sending_;
+  std::function<void()> gone_;
+  bool watching_ = false;
   std::size_t discarded_ = 0;
 };
 

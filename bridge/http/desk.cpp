@@ -6,10 +6,21 @@ namespace berth::http {
 
 template <class Reply, class Request>
 void desk::ask(Request what, std::function<void(expected<Reply>)> done) const {
+  if (waiting_->closed)
+    return;
+  auto kept = std::make_shared<std::function<void(expected<Reply>)>>(std::move(done));
+  waiting_->callbacks.insert(kept);
   carrier_.ask<Reply>(std::move(what),
-                      [post = post_, done = std::move(done)](expected<Reply> answer) mutable {
-                        post([done = std::move(done), answer = std::move(answer)]() mutable {
-                          done(std::move(answer));
+                      [post = post_, room = std::weak_ptr(waiting_),
+                       weak = std::weak_ptr(kept)](expected<Reply> answer) mutable {
+                        post({}, [room = std::move(room), weak = std::move(weak),
+                                  answer = std::move(answer)]() mutable {
+                          auto callback = weak.lock();
+                          auto alive = room.lock();
+                          if (!callback || !alive)
+                            return;
+                          alive->callbacks.erase(callback);
+                          (*callback)(std::move(answer));
                         });
                       });
 }
@@ -47,6 +58,23 @@ BERTH_DESK_ASK(fork_session, forked);
 BERTH_DESK_ASK(pause_session, session_info);
 BERTH_DESK_ASK(resume_session, session_info);
 BERTH_DESK_ASK(query_history, history_page);
+BERTH_DESK_ASK(chat, chat_reply);
+BERTH_DESK_ASK(cancel_chat, chat_cancelled);
+BERTH_DESK_ASK(list_conversations, conversation_list);
+BERTH_DESK_ASK(close_conversation, conversation_closed);
+BERTH_DESK_ASK(run_workflow, workflow_info);
+BERTH_DESK_ASK(submit_workflow, workflow_info);
+BERTH_DESK_ASK(get_workflow, workflow_info);
+BERTH_DESK_ASK(list_workflows, workflow_list);
+BERTH_DESK_ASK(cancel_workflow, workflow_info);
+BERTH_DESK_ASK(pause_workflow, workflow_info);
+BERTH_DESK_ASK(resume_workflow, workflow_info);
+BERTH_DESK_ASK(read_progress, progress_page);
+BERTH_DESK_ASK(list_roles, role_list);
+BERTH_DESK_ASK(get_config, config_text);
+BERTH_DESK_ASK(set_config, config_text);
+BERTH_DESK_ASK(select_role, config_text);
+BERTH_DESK_ASK(list_models, model_list);
 BERTH_DESK_ASK(get_pool, pool_info);
 BERTH_DESK_ASK(get_health, health_info);
 BERTH_DESK_ASK(describe, description);

@@ -3,6 +3,36 @@
 
 namespace berth::http {
 
+namespace {
+
+/// The Terraphim server's word for what kind of error it is.
+std::string_view category_of(ec code) {
+  switch (code) {
+  case ec::unauthorized:
+    return "auth";
+  case ec::deadline:
+    return "network";
+  case ec::store_failed:
+    return "storage";
+  case ec::no_capacity:
+  case ec::machine_failed:
+  case ec::isolation_unavailable:
+  case ec::shutting_down:
+  case ec::internal:
+    return "system";
+  default:
+    return "validation";
+  }
+}
+
+/// Whether the same request may do better later.
+bool is_passing(ec code) {
+  return code == ec::no_capacity || code == ec::shutting_down || code == ec::deadline
+         || code == ec::machine_failed || code == ec::conflict;
+}
+
+} // namespace
+
 int status_of(ec code) {
   switch (code) {
   case ec::malformed:
@@ -35,7 +65,13 @@ int status_of(ec code) {
 }
 
 json error_body(std::string_view code, const std::string& detail) {
-  return {{"status", "error"}, {"error", detail}, {"message", detail}, {"code", code}};
+  auto known = from_name<ec>(code);
+  return {{"status", "error"},
+          {"error", detail},
+          {"message", detail},
+          {"code", code},
+          {"category", category_of(known.value_or(ec::malformed))},
+          {"recoverable", known && is_passing(*known)}};
 }
 
 reply json_reply(const json& body, int status) {

@@ -15,7 +15,8 @@ int status_of(ec code);
 /// A reply with a JSON body.
 reply json_reply(const json& body, int status = 200);
 
-/// `{"status":"error","error","message","code"}` with the status of the code.
+/// `{"status":"error","error","message","code","category","recoverable"}` with the status of the
+/// code.
 reply error_reply(ec code, const std::string& detail);
 
 /// The same from an error of the GATEWAY, with Retry-After when it says when.

@@ -57,12 +57,14 @@ const std::string& request::param(const std::string& name) const {
 }
 
 struct responder::state {
-  explicit state(std::function<void(reply)> how)
-    : send(std::move(how)) {}
+  state(std::function<void(reply)> how, std::function<void(std::function<void()>)> whom)
+    : send(std::move(how))
+    , watch(std::move(whom)) {}
   state(const state&) = delete;
   state& operator=(const state&) = delete;
 
   std::function<void(reply)> send;
+  std::function<void(std::function<void()>)> watch;
 
   ~state() {
     if (send)
@@ -70,12 +72,18 @@ struct responder::state {
   }
 };
 
-responder::responder(std::function<void(reply)> send)
-  : state_(std::make_shared<state>(std::move(send))) {}
+responder::responder(std::function<void(reply)> send,
+                     std::function<void(std::function<void()>)> watch)
+  : state_(std::make_shared<state>(std::move(send), std::move(watch))) {}
 
 void responder::operator()(reply answer) const {
   if (auto send = std::exchange(state_->send, nullptr))
     send(std::move(answer));
+}
+
+void responder::when_gone(std::function<void()> gone) const {
+  if (state_->watch)
+    state_->watch(std::move(gone));
 }
 
 bool percent_decode(std::string_view text, bool plus_is_space, std::string& to) {

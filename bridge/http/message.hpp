@@ -13,8 +13,13 @@
 /// A request and its reply as a facade sees them: no sockets, no framing.
 namespace berth::http {
 
+/// By which of the server's listeners a request came in. All contracts are served by both; a route
+/// may answer differently where their clients expect different things.
+enum class entrance : std::uint8_t { main, terraphim };
+
 /// What a client asked.
 struct request {
+  entrance door = entrance::main;
   /// Upper case, for example "GET".
   std::string method;
   /// Path and query as they came.
@@ -61,9 +66,15 @@ struct reply {
 /// answer, the client is told that the server failed.
 class responder {
 public:
-  explicit responder(std::function<void(reply)> send);
+  /// `watch` is told what to call when the client is gone; without it nobody watches.
+  explicit responder(std::function<void(reply)> send,
+                     std::function<void(std::function<void()>)> watch = nullptr);
 
   void operator()(reply answer) const;
+
+  /// Calls `gone`, at most once, when the client closes the connection before it has the whole
+  /// answer. What is asked for a client that gives up need not be done.
+  void when_gone(std::function<void()> gone) const;
 
 private:
   struct state;

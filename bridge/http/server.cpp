@@ -3,6 +3,7 @@
 
 #include "bridge/http/connection.hpp"
 #include "bridge/http/fcctl/facade.hpp"
+#include "bridge/http/terraphim/facade.hpp"
 #include "config/log.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -22,64 +23,113 @@ constexpr std::size_t refusals_max = 64;
 /// How long to wait when the process has no descriptor left.
 constexpr std::chrono::milliseconds accept_pause{50};
 
-} // namespace
+/// One port that is listened on.
+class listener {
+public:
+  listener(net::io_context& io, std::shared_ptr<door> shared, entrance by)
+    : acceptor_(io)
+    , pause_(io)
+    , shared_(std::move(shared))
+    , entrance_(by) {}
 
-struct server::core : std::enable_shared_from_this<core> {
-  core(server_options options, porter& carrier)
-    : io(std::make_shared<net::io_context>(1))
-    , acceptor(*io)
-    , pause(*io)
-    , shared(std::make_shared<door>())
-    , gateway(carrier, [weak = std::weak_ptr(io)](std::function<void()> work) {
-      if (auto alive = weak.lock())
-        net::post(*alive, std::move(work));
-    }) {
-    shared->options = std::move(options);
-  }
-
-  error listen() {
+  /// Binds and listens. `setting` is what the error tells an operator to change.
+  error open(std::uint16_t port, const char* setting) {
     beast::error_code why;
-    auto address = net::ip::make_address(shared->options.address, why);
-    tcp::endpoint endpoint{address, shared->options.port};
+    auto address = net::ip::make_address(shared_->options.address, why);
+    tcp::endpoint endpoint{address, port};
     if (!why)
-      acceptor.open(endpoint.protocol(), why);
+      acceptor_.open(endpoint.protocol(), why);
     if (!why)
-      acceptor.set_option(net::socket_base::reuse_address{true}, why);
+      acceptor_.set_option(net::socket_base::reuse_address{true}, why);
     if (!why)
-      acceptor.bind(endpoint, why);
+      acceptor_.bind(endpoint, why);
     if (!why)
-      acceptor.listen(net::socket_base::max_listen_connections, why);
+      acceptor_.listen(net::socket_base::max_listen_connections, why);
     if (!why)
-      port = acceptor.local_endpoint(why).port();
+      port_ = acceptor_.local_endpoint(why).port();
     if (why)
-      return fail(ec::internal, "cannot listen for HTTP on " + shared->options.address + ":"
-                                    + std::to_string(shared->options.port) + ": " + why.message());
+      return fail(ec::internal, "cannot listen for HTTP on " + shared_->options.address + ":"
+                                    + std::to_string(port) + " (" + setting
+                                    + "): " + why.message());
     return {};
   }
 
   void accept() {
-    acceptor.async_accept([this](beast::error_code why, tcp::socket socket) {
-      if (shared->stopping || why == net::error::operation_aborted)
+    acceptor_.async_accept([this](beast::error_code why, tcp::socket socket) {
+      if (shared_->stopping || why == net::error::operation_aborted)
         return;
       if (why) {
         log::warn("http", "cannot accept", {{"why", why.message()}});
-        pause.expires_after(accept_pause);
-        return pause.async_wait([this](beast::error_code) { accept(); });
+        pause_.expires_after(accept_pause);
+        return pause_.async_wait([this](beast::error_code) { accept(); });
       }
       admit(std::move(socket));
       accept();
     });
   }
 
+  void close() {
+    beast::error_code ignored;
+    acceptor_.close(ignored);
+  }
+
+  std::uint16_t port() const { return port_; }
+
+private:
   void admit(tcp::socket socket) {
-    std::size_t open = shared->guests.size();
-    if (open >= shared->options.connections_max + refusals_max)
+    std::size_t open = shared_->guests.size();
+    if (open >= shared_->options.connections_max + refusals_max)
       return;
-    auto guest = std::make_shared<connection>(std::move(socket), shared);
-    if (open >= shared->options.connections_max)
+    auto guest = std::make_shared<connection>(std::move(socket), shared_, entrance_);
+    if (open >= shared_->options.connections_max)
       guest->refuse();
     else
       guest->run();
+  }
+
+  tcp::acceptor acceptor_;
+  net::steady_timer pause_;
+  std::shared_ptr<door> shared_;
+  entrance entrance_;
+  std::uint16_t port_ = 0;
+};
+
+/// Posts to a server that may be gone by then.
+poster poster_to(const std::shared_ptr<net::io_context>& io) {
+  return [weak = std::weak_ptr(io)](std::chrono::milliseconds wait, std::function<void()> work) {
+    auto alive = weak.lock();
+    if (!alive)
+      return;
+    if (wait.count() == 0)
+      return net::post(*alive, std::move(work));
+    auto timer = std::make_shared<net::steady_timer>(*alive, wait);
+    timer->async_wait([timer, work = std::move(work)](beast::error_code) { work(); });
+  };
+}
+
+} // namespace
+
+struct server::core : std::enable_shared_from_this<core> {
+  core(server_options options, porter& carrier)
+    : io(std::make_shared<net::io_context>(1))
+    , shared(std::make_shared<door>())
+    , main(*io, shared, entrance::main)
+    , terraphim(*io, shared, entrance::terraphim)
+    , gateway(carrier, poster_to(io)) {
+    shared->options = std::move(options);
+  }
+
+  error listen() {
+    const server_options& options = shared->options;
+    if (error why = main.open(options.port, "http_port"))
+      return why;
+    main.accept();
+    if (options.terraphim_port == 0)
+      return {};
+    if (error why = terraphim.open(options.terraphim_port, "http_terraphim_port; 0: no such port"))
+      return why;
+    terraphim.accept();
+    return {};
   }
 
   void serve() {
@@ -95,10 +145,9 @@ struct server::core : std::enable_shared_from_this<core> {
   }
 
   std::shared_ptr<net::io_context> io;
-  tcp::acceptor acceptor;
-  net::steady_timer pause;
   std::shared_ptr<door> shared;
-  std::uint16_t port = 0;
+  listener main;
+  listener terraphim;
   desk gateway;
   std::vector<std::unique_ptr<facade>> facades;
   std::thread thread;
@@ -107,6 +156,7 @@ struct server::core : std::enable_shared_from_this<core> {
 std::vector<std::unique_ptr<facade>> make_facades(const settings& values) {
   std::vector<std::unique_ptr<facade>> all;
   all.push_back(std::make_unique<fcctl::fcctl_facade>(values));
+  all.push_back(std::make_unique<terraphim::terraphim_facade>(values));
   return all;
 }
 
@@ -114,6 +164,7 @@ server_options options_of(const settings& values) {
   server_options options;
   options.address = values.http_address;
   options.port = values.http_port;
+  options.terraphim_port = values.http_terraphim_port;
   options.tokens = values.http_tokens;
   return options;
 }
@@ -133,27 +184,33 @@ void server::add(std::unique_ptr<facade> contract) {
 error server::start() {
   if (error why = core_->listen())
     return why;
-  core_->accept();
   core_->thread = std::thread([c = core_.get()] { c->serve(); });
   log::info("http", "listening",
-            {{"address", core_->shared->options.address}, {"port", std::to_string(core_->port)}});
+            {{"address", core_->shared->options.address},
+             {"port", std::to_string(port())},
+             {"terraphim_port", std::to_string(terraphim_port())}});
   return {};
 }
 
 std::uint16_t server::port() const {
-  return core_->port;
+  return core_->main.port();
+}
+
+std::uint16_t server::terraphim_port() const {
+  return core_->terraphim.port();
 }
 
 void server::stop() {
   if (!core_->thread.joinable())
     return;
   net::post(*core_->io, [c = core_.get()] {
-    beast::error_code ignored;
-    c->acceptor.close(ignored);
+    c->main.close();
+    c->terraphim.close();
     c->shared->close_all();
     c->io->stop();
   });
   core_->thread.join();
+  core_->gateway.close();
 }
 
 } // namespace berth::http

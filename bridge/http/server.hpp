@@ -19,6 +19,8 @@ struct server_options {
   std::string address = "127.0.0.1";
   /// 0: any free port; see server::port().
   std::uint16_t port = 0;
+  /// Second port, the Terraphim server's; 0: none.
+  std::uint16_t terraphim_port = 0;
   /// Bearer tokens that let a client in; empty: none is asked for.
   std::vector<std::string> tokens = {};
 
@@ -44,8 +46,9 @@ std::vector<std::unique_ptr<facade>> make_facades(const settings& values);
 /// What the settings say, with the other bounds at their defaults.
 server_options options_of(const settings& values);
 
-/// The HTTP and WebSocket door: one listener, one thread, any number of facades. Constructed,
-/// filled, started and stopped by one thread. The porter and its actor system outlive it.
+/// The HTTP and WebSocket door: one listener or two, one thread, any number of facades.
+/// Constructed, filled, started and stopped by one thread. The porter and its actor system outlive
+/// it.
 class server {
 public:
   server(server_options options, porter& carrier);
@@ -61,6 +64,8 @@ public:
 
   /// The port that is listened on, once started.
   std::uint16_t port() const;
+  /// The second one; 0: there is none.
+  std::uint16_t terraphim_port() const;
 
   /// Closes every connection and joins the thread. Idempotent.
   void stop();

@@ -32,7 +32,7 @@ void zmq_outbox::publish(std::string topic, bytes body) {
   if (!wanted())
     return;
   zmq_event event{std::move(topic), std::move(body)};
-  std::lock_guard guard{mutex_};
+  std::unique_lock guard{mutex_};
   if (closed_)
     return;
   event_bytes_ += weight_of(event);
@@ -42,15 +42,15 @@ void zmq_outbox::publish(std::string topic, bytes body) {
     events_.pop_front();
     dropped_.fetch_add(1, std::memory_order_relaxed);
   }
-  signal();
+  signal(std::move(guard));
 }
 
 void zmq_outbox::put(zmq_reply reply) {
-  std::lock_guard guard{mutex_};
+  std::unique_lock guard{mutex_};
   if (closed_)
     return;
   replies_.push_back(std::move(reply));
-  signal();
+  signal(std::move(guard));
 }
 
 bool zmq_outbox::take(std::vector<zmq_reply>& replies, std::vector<zmq_event>& events,
@@ -65,7 +65,7 @@ bool zmq_outbox::take(std::vector<zmq_reply>& replies, std::vector<zmq_event>& e
     events_.pop_front();
   }
   bool more = !events_.empty();
-  if (signalled_ && !more) {
+  if (!more) { // a late signal() may write after its message was taken
     std::uint64_t count = 0;
     [[maybe_unused]] auto got = ::read(wake_.get(), &count, sizeof count);
     signalled_ = false;
@@ -74,8 +74,7 @@ bool zmq_outbox::take(std::vector<zmq_reply>& replies, std::vector<zmq_event>& e
 }
 
 void zmq_outbox::wake() {
-  std::lock_guard guard{mutex_};
-  signal();
+  signal(std::unique_lock{mutex_});
 }
 
 void zmq_outbox::close() {
@@ -87,13 +86,15 @@ void zmq_outbox::close() {
   event_bytes_ = 0;
 }
 
-void zmq_outbox::signal() {
+void zmq_outbox::signal(std::unique_lock<std::mutex> guard) {
   if (signalled_)
     return;
-  // Cannot fail: the counter is 0 or 1 and the descriptor is ours.
+  signalled_ = true;
+  // Before the bridge is woken, which takes it at once.
+  guard.unlock();
+  // Cannot fail: the counter is small and the descriptor is ours.
   const std::uint64_t one = 1;
   [[maybe_unused]] auto put = ::write(wake_.get(), &one, sizeof one);
-  signalled_ = true;
 }
 
 } // namespace berth

@@ -53,7 +53,8 @@ public:
   std::uint64_t events_dropped() const { return dropped_.load(std::memory_order_relaxed); }
 
 private:
-  void signal();
+  /// Lets go of the lock.
+  void signal(std::unique_lock<std::mutex> guard);
 
   const std::size_t events_max_;
   const std::size_t event_bytes_max_;

@@ -28,12 +28,6 @@ struct context {
 
 using shared_context = std::shared_ptr<context>;
 
-/// The JSON object in a body; an empty body is an empty object.
-decoded<json> read_body(const request& what);
-
-/// The reply to a request that cannot be understood.
-reply malformed_reply(const malformed& why);
-
 /// The reply to an execute request: the outcome, or the refusal of a blocked program.
 reply outcome_reply(const outcome& ended, const execute_request& asked);
 

@@ -158,21 +158,6 @@ void execute_task(const shared_context& c, const request& what, const responder&
 
 } // namespace
 
-decoded<json> read_body(const request& what) {
-  if (what.body.find_first_not_of(" \t\r\n") == std::string::npos)
-    return json::object();
-  auto body = parse_json(what.body);
-  if (body && !body->is_object())
-    return malformed{"", "the body must be a JSON object, is " + detail::kind_of(*body)};
-  return body;
-}
-
-reply malformed_reply(const malformed& why) {
-  bool large = why.field.empty() && why.reason.rfind("is larger than", 0) == 0;
-  std::string text = why.field.empty() ? "body: " + why.reason : why.text();
-  return error_reply(large ? ec::too_large : ec::malformed, text);
-}
-
 reply outcome_reply(const outcome& ended, const execute_request& asked) {
   json body = execute_response(ended, asked);
   if (ended.state != job_state::blocked)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "bridge/http/fcctl/code_blocks.hpp"
-#include "bridge/json.hpp"
+#include "actors/agents/code_blocks.hpp"
+#include "bridge/http/body.hpp"
 #include "config/settings.hpp"
 #include "messages/operations.hpp"
 
@@ -13,12 +13,6 @@
 
 /// Translation between the contract's JSON and our messages. No sockets, no actors.
 namespace berth::http::fcctl {
-
-/// Unix milliseconds as RFC 3339 in UTC, for example 2026-01-31T12:00:00.123Z.
-std::string to_rfc3339(std::int64_t unix_ms);
-/// The time of an RFC 3339 text, or of a bare date; nothing when it is neither.
-std::optional<std::int64_t> from_rfc3339(std::string_view text);
-std::int64_t now_ms();
 
 /// An execute request as the clients send it, taken apart.
 struct execute_request {
@@ -42,9 +36,6 @@ std::string settle_vm_type(std::string& name, const settings& values);
 
 /// A client's timeout in milliseconds; absent when there is none.
 decoded<maybe<std::uint64_t>> read_timeout(const json& body);
-
-/// A text member; empty when it is absent or null.
-decoded<std::string> read_text_member(const json& body, const char* name);
 
 /// The exit code that stands for how a job ended.
 std::int32_t exit_code_of(const outcome& ended);

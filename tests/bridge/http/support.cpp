@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/bridge/http/support.hpp"
 
+#include "actors/agents/progress.hpp"
 #include "bridge/porter.hpp"
 
 #include <caf/actor_system.hpp>
@@ -59,7 +60,20 @@ caf::result<output_slice> slice_of(script& s, const read& request) {
   return made;
 }
 
-gateway_actor::behavior_type fake_gateway(gateway_actor::pointer, script* s) {
+/// A workflow, put into a status first when one is given.
+caf::result<workflow_info> workflow_of(script& s, const std::string& id,
+                                       maybe<workflow_status> status) {
+  std::lock_guard guard{s.lock};
+  auto found = s.workflows.find(id);
+  if (found == s.workflows.end())
+    return fail(ec::not_found, "workflow: there is no " + id);
+  if (status)
+    found->second.status = *status;
+  return found->second;
+}
+
+gateway_actor::behavior_type fake_gateway(gateway_actor::pointer self, script* s,
+                                          const progress_actor& progress) {
   return {
       [=](const run& x) -> caf::result<outcome> {
         std::lock_guard guard{s->lock};
@@ -225,6 +239,96 @@ gateway_actor::behavior_type fake_gateway(gateway_actor::pointer, script* s) {
         page.total = 1;
         return page;
       },
+      [=](const chat& x) -> caf::result<chat_reply> {
+        std::lock_guard guard{s->lock};
+        s->chats.push_back(x);
+        if (!s->on_chat) {
+          auto promise = self->make_response_promise<chat_reply>();
+          s->held_chats.emplace(x.conversation, promise);
+          return promise;
+        }
+        auto made = s->on_chat(x);
+        if (!made)
+          return made.error();
+        return *made;
+      },
+      [=](const cancel_chat& x) -> caf::result<chat_cancelled> {
+        std::lock_guard guard{s->lock};
+        s->cancelled_chats.push_back(x.conversation);
+        auto held = s->held_chats.extract(x.conversation);
+        if (held.empty())
+          return chat_cancelled{.conversation = x.conversation, .was_busy = false};
+        held.mapped().deliver(fail(ec::conflict, "the turn was cancelled"));
+        return chat_cancelled{.conversation = x.conversation, .was_busy = true};
+      },
+      [=](const list_conversations& x) -> caf::result<conversation_list> {
+        conversation_list all;
+        if (x.conversation.empty() || x.conversation == "chat-1")
+          all.conversations.push_back({.conversation = "chat-1", .role = "Default"});
+        return all;
+      },
+      [=](const close_conversation& x) -> caf::result<conversation_closed> {
+        return conversation_closed{x.conversation};
+      },
+      [=](const run_workflow& x) -> caf::result<workflow_info> {
+        std::lock_guard guard{s->lock};
+        s->asked_workflows.push_back(x);
+        if (!s->on_workflow)
+          return workflow_info{.workflow = x.workflow, .pattern = x.pattern};
+        auto made = s->on_workflow(x);
+        if (!made)
+          return made.error();
+        s->workflows[made->workflow] = *made;
+        return *made;
+      },
+      [=](const submit_workflow& x) -> caf::result<workflow_info> {
+        std::lock_guard guard{s->lock};
+        s->asked_workflows.push_back(x);
+        workflow_info begun{.workflow = x.workflow, .pattern = x.pattern};
+        begun.status = workflow_status::running;
+        begun.prompt = x.prompt;
+        s->workflows[x.workflow] = begun;
+        return begun;
+      },
+      [=](const get_workflow& x) { return workflow_of(*s, x.workflow, {}); },
+      [=](const list_workflows&) -> caf::result<workflow_list> {
+        std::lock_guard guard{s->lock};
+        workflow_list all;
+        for (const auto& [unused, info] : s->workflows)
+          all.workflows.push_back(info);
+        return all;
+      },
+      [=](const cancel_workflow& x) {
+        return workflow_of(*s, x.workflow, workflow_status::cancelled);
+      },
+      [=](const pause_workflow& x) { return workflow_of(*s, x.workflow, workflow_status::paused); },
+      [=](const resume_workflow& x) {
+        return workflow_of(*s, x.workflow, workflow_status::running);
+      },
+      [=](const read_progress& x) { return self->delegate(progress, x); },
+      [=](const list_roles&) -> caf::result<role_list> {
+        role_list all;
+        all.roles.push_back({.name = "Default"});
+        all.default_role = all.selected_role = "Default";
+        return all;
+      },
+      [=](const get_config&) -> caf::result<config_text> {
+        std::lock_guard guard{s->lock};
+        return config_text{s->config};
+      },
+      [=](const set_config& x) -> caf::result<config_text> {
+        std::lock_guard guard{s->lock};
+        if (x.json.find("broken") != std::string::npos)
+          return fail(ec::malformed, "roles.broken: cannot be");
+        s->config = x.json;
+        return config_text{s->config};
+      },
+      [=](const select_role& x) -> caf::result<config_text> {
+        if (x.role != "Default")
+          return fail(ec::not_found, "role: there is no role " + x.role);
+        return config_text{R"({"roles": {"Default": {}}, "selected_role": "Default"})"};
+      },
+      [=](const list_models&) -> caf::result<model_list> { return model_list{}; },
       [=](const get_pool&) -> caf::result<pool_info> { return pool_info{}; },
       [=](const get_health&) -> caf::result<health_info> {
         return health_info{.status = "healthy", .version = "1", .machine_kind = "namespace"};
@@ -283,17 +387,20 @@ snapshot_info make_snapshot(const session_info& of, const std::string& name) {
 struct http_house::rooms {
   rooms(http::server_options options, script& answers)
     : system(config)
-    , gateway(system.spawn(fake_gateway, &answers))
+    , progress(spawn_progress(system, nullptr))
+    , gateway(system.spawn(fake_gateway, &answers, progress))
     , carrier(system, gateway)
     , server(std::move(options), carrier) {}
 
   ~rooms() {
     server.stop();
     caf::anon_send_exit(gateway, caf::exit_reason::kill);
+    caf::anon_send_exit(progress, caf::exit_reason::kill);
   }
 
   caf::actor_system_config config;
   caf::actor_system system;
+  progress_actor progress;
   gateway_actor gateway;
   porter carrier;
   http::server server;
@@ -307,7 +414,25 @@ http_house::http_house(http::server_options options)
   REQUIRE(!why);
 }
 
-http_house::~http_house() = default;
+http_house::~http_house() {
+  // Promises end before the system whose actors gave them.
+  answers.with([](script& s) { s.held_chats.clear(); });
+}
+
+error http_house::start_another(http::server_options options) {
+  http::server other{std::move(options), rooms_->carrier};
+  error why = other.start();
+  other.stop();
+  return why;
+}
+
+void http_house::note(progress_event event) const {
+  caf::anon_send(rooms_->progress, note_progress{std::move(event)});
+}
+
+std::uint16_t http_house::terraphim_port() const {
+  return rooms_->server.terraphim_port();
+}
 
 std::uint16_t http_house::port() const {
   return rooms_->server.port();

@@ -4,6 +4,8 @@
 #include "bridge/http/server.hpp"
 #include "bridge/json.hpp"
 
+#include <caf/typed_response_promise.hpp>
+
 #include <functional>
 #include <map>
 #include <memory>
@@ -33,6 +35,17 @@ struct script {
   /// Submitted jobs run until they are cancelled.
   bool endless = false;
 
+  std::vector<chat> chats;
+  std::vector<std::string> cancelled_chats;
+  /// Answers a chat; without it chats wait until they are cancelled.
+  std::function<expected<chat_reply>(const chat&)> on_chat;
+  std::map<std::string, caf::typed_response_promise<chat_reply>> held_chats;
+  std::vector<run_workflow> asked_workflows;
+  /// Runs a workflow to its end; the default is one that never began.
+  std::function<expected<workflow_info>(const run_workflow&)> on_workflow;
+  std::map<std::string, workflow_info> workflows;
+  std::string config = R"({"id": "Server", "roles": {"Default": {"name": "Default"}}})";
+
   template <class F>
   auto with(F f) {
     std::lock_guard guard{lock};
@@ -53,6 +66,13 @@ public:
   ~http_house();
 
   std::uint16_t port() const;
+  std::uint16_t terraphim_port() const;
+
+  /// Starts another server beside this one, and ends it. Says why it could not.
+  error start_another(http::server_options options);
+
+  /// Something happened to a conversation or workflow.
+  void note(progress_event event) const;
 
   script answers;
   settings values;

@@ -108,6 +108,27 @@ inline gateway_actor::behavior_type scripted_gateway(gateway_actor::pointer self
       [=](const pause_session&) -> caf::result<session_info> { return session_info{}; },
       [=](const resume_session&) -> caf::result<session_info> { return session_info{}; },
       [=](const query_history&) -> caf::result<history_page> { return history_page{}; },
+      [=](const chat&) -> caf::result<chat_reply> { return chat_reply{}; },
+      [=](const cancel_chat&) -> caf::result<chat_cancelled> { return chat_cancelled{}; },
+      [=](const list_conversations&) -> caf::result<conversation_list> {
+        return conversation_list{};
+      },
+      [=](const close_conversation&) -> caf::result<conversation_closed> {
+        return conversation_closed{};
+      },
+      [=](const run_workflow&) -> caf::result<workflow_info> { return workflow_info{}; },
+      [=](const submit_workflow&) -> caf::result<workflow_info> { return workflow_info{}; },
+      [=](const get_workflow&) -> caf::result<workflow_info> { return workflow_info{}; },
+      [=](const list_workflows&) -> caf::result<workflow_list> { return workflow_list{}; },
+      [=](const cancel_workflow&) -> caf::result<workflow_info> { return workflow_info{}; },
+      [=](const pause_workflow&) -> caf::result<workflow_info> { return workflow_info{}; },
+      [=](const resume_workflow&) -> caf::result<workflow_info> { return workflow_info{}; },
+      [=](const read_progress&) -> caf::result<progress_page> { return progress_page{}; },
+      [=](const list_roles&) -> caf::result<role_list> { return role_list{}; },
+      [=](const get_config&) -> caf::result<config_text> { return config_text{}; },
+      [=](const set_config&) -> caf::result<config_text> { return config_text{}; },
+      [=](const select_role&) -> caf::result<config_text> { return config_text{}; },
+      [=](const list_models&) -> caf::result<model_list> { return model_list{}; },
       [=](const get_pool&) -> caf::result<pool_info> { return pool_info{}; },
       [=](const get_health&) -> caf::result<health_info> {
         ++log->asked;
