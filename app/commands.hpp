@@ -4,6 +4,7 @@
 #include "messages/history.hpp"
 #include "messages/session.hpp"
 #include "messages/snapshot.hpp"
+#include "messages/workflow.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -46,6 +47,21 @@ int command_health(const common_options& common);
 int command_cancel(const common_options& common, const std::string& job);
 int command_describe(const common_options& common, const std::string& name);
 
+/// `berth image`: what virtual machines boot from, on this host and without a server.
+struct image_command {
+  /// An image by name, or by name and version; of `build` also a file with a recipe.
+  std::string name;
+  std::string kernel = "own";
+  bool refresh = false;
+  /// Where the images are; empty: the data directory of a server with default settings.
+  std::string data_dir;
+};
+
+int command_image_build(const common_options& common, const image_command& options);
+int command_image_list(const common_options& common, const image_command& options);
+int command_image_remove(const common_options& common, const image_command& options);
+int command_image_verify(const common_options& common, const image_command& options);
+
 /// `berth shell`.
 struct shell_options {
   std::string session;
@@ -57,6 +73,18 @@ struct shell_options {
 /// Cells typed, or piped, into a live interpreter of a session. The code of a piped one is the last
 /// cell's.
 int command_shell(const common_options& common, const shell_options& options);
+
+/// `berth chat`.
+struct chat_options {
+  std::string role;
+  std::string conversation;
+  std::string model;
+  std::vector<std::string> words;
+};
+
+/// Says something to an agent and shows what it does while it does it; without words a prompt, or
+/// what is piped in. 130: the turn was cancelled; 1: there is no answer, or not a whole one.
+int command_chat(const common_options& common, const chat_options& options);
 
 /// Sessions.
 int command_session_new(const common_options& common, const open_session& request);
@@ -77,11 +105,41 @@ int command_tree(const common_options& common, const std::string& session, std::
 /// Copies files between here and a session; the last path is where to.
 int command_copy(const common_options& common, std::vector<std::string> paths, bool recursive);
 
+/// The roles of agents, or one with its prompt and settings.
+int command_roles(const common_options& common, const std::string& role);
+/// Chooses the role that serves when none is named.
+int command_use_role(const common_options& common, const std::string& role);
+
 /// Past jobs; one job with its code and its output when `query.job` names it.
 int command_history(const common_options& common, const query_history& query);
 
 /// Output of a job; with `follow` until it ends.
 int command_logs(const common_options& common, const std::string& job, bool follow);
+
+/// `berth workflow run`.
+struct workflow_options {
+  std::string pattern;
+  std::string prompt;
+  std::string role;
+  std::string overall_role;
+  std::string system_prompt;
+  std::string model;
+  /// A file of steps.
+  std::string steps;
+  std::uint32_t rounds = 0;
+  std::uint32_t votes = 0;
+  double threshold = -1;
+  bool detach = false;
+};
+
+/// Runs a workflow and shows it as it goes; its result comes on standard output. 0: completed; 1:
+/// failed; 130: cancelled.
+int command_workflow_run(const common_options& common, const workflow_options& options);
+int command_workflows(const common_options& common, const list_workflows& request);
+int command_workflow_status(const common_options& common, const std::string& id);
+int command_workflow_cancel(const common_options& common, const std::string& id);
+int command_workflow_pause(const common_options& common, const std::string& id);
+int command_workflow_resume(const common_options& common, const std::string& id);
 
 /// What this host can do. 0 when the default machine can run here, else 1.
 int command_doctor(bool as_json);

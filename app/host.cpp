@@ -76,7 +76,7 @@ expected<settings> read_settings(const serve_options& options) {
     return text.error();
   std::string name = options.config.empty() ? "defaults" : options.config;
   if (!options.overrides.empty()) {
-    auto whole = nlohmann::json::parse(*text, nullptr, false);
+    auto whole = nlohmann::json::parse(*text, nullptr, false, true); // with comments
     if (whole.is_discarded()) {
       auto diagnosed = parse_settings(*text, name);
       return diagnosed ? fail(ec::malformed, name + " is not JSON") : diagnosed.error();

@@ -30,6 +30,10 @@ private:
   void add_sessions();
   void add_states();
   void add_inside();
+  void add_images();
+  void add_roles();
+  void add_workflows();
+  void add_agents();
 
   CLI::App app_{"Berth runs the code of AI agents in isolated machines."};
   common_options common_;
@@ -50,6 +54,10 @@ private:
   std::uint64_t before_ = 0;
   std::uint64_t after_ = 0;
   shell_options shell_;
+  image_command image_;
+  workflow_options workflow_;
+  list_workflows workflows_;
+  chat_options chat_;
   std::vector<std::string> paths_;
   std::vector<std::string> closed_;
   bool recursive_ = false;
@@ -59,6 +67,8 @@ private:
   std::string name_;
   std::string session_;
   std::string agent_;
+  std::string role_;
+  std::string chosen_;
   bool follow_ = false;
   int code_ = 0;
 };
@@ -260,6 +270,98 @@ void command_line::add_inside() {
   copy->add_flag("-r,--recursive", recursive_, "Directories with all that is in them");
 }
 
+void command_line::add_images() {
+  auto* group = app_.add_subcommand("image", "What virtual machines boot from");
+  group->require_subcommand(1);
+  group->fallthrough();
+  group->add_option("--data-dir", image_.data_dir,
+                    "Where images are kept; default as the server's");
+  auto* build = add_to(*group, "build", "Make an image out of Debian's packages", [this] {
+    if (image_.name.empty())
+      image_.name = "minimal";
+    return command_image_build(common_, image_);
+  });
+  auto* name = build->add_option("name", image_.name, "minimal (the default) or full");
+  build->add_option("--recipe", image_.name, "A file with a recipe instead")
+      ->check(CLI::ExistingFile)
+      ->excludes(name);
+  build
+      ->add_option("--kernel", image_.kernel,
+                   "own: built from source once, boots in a third of the time; debian: as it is")
+      ->check(CLI::IsMember({"own", "debian"}));
+  build->add_flag("--refresh", image_.refresh, "Take Debian's packages as they are today");
+  add_to(*group, "ls", "Images there are", [this] { return command_image_list(common_, image_); });
+  add_to(*group, "rm", "Remove an image", [this] { return command_image_remove(common_, image_); })
+      ->add_option("name", image_.name, "By name, or by name-version")
+      ->required();
+  add_to(*group, "verify", "Check images against their hashes", [this] {
+    return command_image_verify(common_, image_);
+  })->add_option("name", image_.name, "Only this one");
+}
+
+void command_line::add_agents() {
+  auto* chat = add("chat", "Talk with an agent that has a machine",
+                   [this] { return command_chat(common_, chat_); });
+  chat->add_option("text", chat_.words, "What to say; without it a prompt, or what is piped in");
+  chat->add_option("-r,--role", chat_.role, "Who answers; default the selected role");
+  chat->add_option("-c,--conversation", chat_.conversation, "Go on with this one");
+  chat->add_option("-m,--model", chat_.model, "Another model than the role's");
+}
+
+void command_line::add_roles() {
+  auto* roles = add("roles", "Who an agent can be: all roles, or one with its prompt", [this] {
+    return chosen_.empty() ? command_roles(common_, role_) : command_use_role(common_, chosen_);
+  });
+  roles->add_option("role", role_, "Name or short name");
+  roles->add_subcommand("use", "Choose the role that serves when none is named")
+      ->add_option("role", chosen_, "Name or short name")
+      ->required();
+}
+
+void command_line::add_workflows() {
+  auto* group =
+      app_.add_subcommand("workflow", "Workflows: patterns in which agents work together");
+  group->require_subcommand(1);
+  group->fallthrough();
+  auto* fresh = add_to(*group, "run", "Run a workflow and show it as it goes",
+                       [this] { return command_workflow_run(common_, workflow_); });
+  fresh
+      ->add_option("pattern", workflow_.pattern,
+                   "chain, route, parallel, orchestrate, optimize or execute")
+      ->required();
+  fresh->add_option("prompt", workflow_.prompt, "The task")->required();
+  fresh->add_option("-r,--role", workflow_.role, "Who does it; default the pattern's");
+  fresh->add_option("--overall-role", workflow_.overall_role, "Who plans, joins and judges");
+  fresh->add_option("--system", workflow_.system_prompt, "Instead of the role's system prompt");
+  fresh->add_option("--model", workflow_.model, "Instead of the roles' models");
+  fresh
+      ->add_option("--steps", workflow_.steps,
+                   "Steps, branches, routes or workers: a JSON file with a list of them")
+      ->check(CLI::ExistingFile);
+  fresh->add_option("--rounds", workflow_.rounds, "Rounds of optimization, at most 20");
+  fresh->add_option("--threshold", workflow_.threshold, "Score that ends optimization, 0 to 10")
+      ->check(CLI::Range(0.0, 10.0));
+  fresh->add_option("--votes", workflow_.votes, "Parallel: so many answers, and the majority's");
+  fresh->add_flag("-d,--detach", workflow_.detach, "Print its id and leave it running");
+  auto* list = add_to(*group, "ls", "Workflows, newest first",
+                      [this] { return command_workflows(common_, workflows_); });
+  list->add_flag("--alive", workflows_.alive_only, "Only those that have not ended");
+  list->add_option("-n,--limit", workflows_.limit, "At most so many, up to 1000");
+  struct verb {
+    const char* name;
+    const char* meaning;
+    int (*act)(const common_options&, const std::string&);
+  };
+  for (const verb& each :
+       {verb{"status", "One workflow with its steps", command_workflow_status},
+        verb{"cancel", "End a workflow", command_workflow_cancel},
+        verb{"pause", "Let its steps end and begin no other", command_workflow_pause},
+        verb{"resume", "Go on with a paused or interrupted workflow", command_workflow_resume}})
+    add_to(*group, each.name, each.meaning, [this, act = each.act] { return act(common_, name_); })
+        ->add_option("workflow", name_, "Id of the workflow")
+        ->required();
+}
+
 int command_line::run(int argc, char** argv) {
   app_.require_subcommand(1);
   app_.fallthrough();
@@ -274,6 +376,10 @@ int command_line::run(int argc, char** argv) {
   add_sessions();
   add_states();
   add_inside();
+  add_images();
+  add_roles();
+  add_workflows();
+  add_agents();
   try {
     app_.parse(argc, argv);
   } catch (const CLI::ParseError& wrong) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/serve.hpp"
 
+#include "actors/agents/office.hpp"
 #include "actors/gateway.hpp"
 #include "actors/history.hpp"
 #include "actors/ids.hpp"
@@ -10,16 +11,14 @@
 #include "actors/supervisor.hpp"
 #include "actors/validator.hpp"
 #include "app/host.hpp"
+#include "app/machine_room.hpp"
 #include "bridge/http/server.hpp"
 #include "bridge/porter.hpp"
 #include "bridge/zmq/zmq_bridge.hpp"
 #include "config/log.hpp"
+#include "config/role_files.hpp"
 #include "config/settings.hpp"
 #include "config/version.hpp"
-#include "machines/instant/instant_machine.hpp"
-#include "machines/namespace/namespace_machine.hpp"
-#include "machines/namespace/sweep.hpp"
-#include "machines/reactor.hpp"
 #include "store/journal.hpp"
 
 #include <caf/actor_system.hpp>
@@ -52,61 +51,6 @@ public:
   }
 };
 
-/// Where the spawner keeps its own: nobody else may write there.
-std::string spawner_dir(const settings& values) {
-  return values.runtime_dir + "/machines";
-}
-
-machines::namespace_settings namespace_settings_of(const settings& values) {
-  machines::namespace_settings made;
-  made.lib_dir = values.lib_dir;
-  made.runtime_dir = spawner_dir(values);
-  made.machines_max = values.pool.slots_max * 2; // those that are going away included
-  made.defaults = {.memory_bytes = values.defaults.memory_mib * limits::mib,
-                   .processes = values.defaults.processes,
-                   .disk_bytes = values.defaults.disk_mib * limits::mib};
-  made.hello_within = std::chrono::milliseconds{values.pool.start_timeout_ms};
-  for (const auto& wall : values.require) {
-    made.require.cgroups = made.require.cgroups || wall.starts_with("cgroup");
-    made.require.landlock = made.require.landlock || wall == "landlock";
-  }
-  return made;
-}
-
-/// Where machines come from, with the thread that serves them. Destroyed after all actors.
-struct machine_room {
-  machines::spawner_handle spawner;
-  std::unique_ptr<machines::reactor> loop;
-  std::unique_ptr<machines::machine_source> source;
-};
-
-/// Starts what needs privileges: the spawner. Before any thread exists.
-error start_spawner_for(const settings& values, machine_room& room) {
-  if (values.kind == "instant")
-    return {};
-  if (values.kind == "qemu" || values.kind == "firecracker")
-    return fail(ec::isolation_unavailable, "kind: " + values.kind
-                                               + " machines are not part of this version; the "
-                                                 "strongest that works here is namespace");
-  machines::swept swept = machines::sweep(spawner_dir(values));
-  if (swept.instances > 0)
-    log::info("serve", "swept what dead servers left", {{"found", swept.text()}});
-  std::string why;
-  room.spawner = machines::start_spawner(namespace_settings_of(values), why);
-  if (!room.spawner)
-    return fail(ec::isolation_unavailable, why);
-  return {};
-}
-
-void open_room(const settings& values, machine_room& room) {
-  room.loop = std::make_unique<machines::reactor>();
-  if (values.kind == "instant")
-    room.source = std::make_unique<machines::instant_source>();
-  else
-    room.source = std::make_unique<machines::namespace_source>(namespace_settings_of(values),
-                                                               std::move(room.spawner), *room.loop);
-}
-
 /// All actors, made in the order in which they need each other.
 struct cast {
   spool_actor spool;
@@ -116,6 +60,7 @@ struct cast {
   validator_actor validator;
   supervisor_actor supervisor;
   gateway_actor gateway;
+  std::shared_ptr<office> staff = std::make_shared<office>();
 };
 
 /// What a former server left of its sessions.
@@ -144,7 +89,8 @@ expected<past_states> open_snapshots(const settings& values,
 }
 
 expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> values,
-                     machines::machine_source& source, std::shared_ptr<event_sink> sink) {
+                     std::shared_ptr<const config::ordered> roles, const machine_room& room,
+                     std::shared_ptr<event_sink> sink) {
   cast all;
   auto records = journal::open(*values);
   if (!records)
@@ -166,6 +112,9 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   if (!history)
     return history.error();
   all.history = *history;
+  auto front = open_front_office(system, values, std::move(roles), sink);
+  if (!front)
+    return front.error();
   std::vector<saved_state> saved;
   for (const auto& [id, state] : past->store.catalog().all())
     saved.push_back(state);
@@ -173,26 +122,38 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   all.hub = spawn_stream_hub(system, {.config = values, .sink = sink, .spool = *spool});
   all.validator = spawn_validator(system, *values);
   all.supervisor = spawn_supervisor(system, {.config = values,
-                                             .source = &source,
+                                             .source = &room.source(),
                                              .hub = all.hub,
                                              .history = all.history,
                                              .sink = sink,
                                              .store = all.snapshots,
                                              .past_sessions = std::move(past->sessions),
                                              .saved = std::move(saved)});
-  all.gateway = spawn_gateway(system, {.config = values,
-                                       .supervisor = all.supervisor,
-                                       .validator = all.validator,
-                                       .history = all.history,
-                                       .hub = all.hub,
-                                       .machine_kind = std::string{source.kind()},
-                                       .isolation = source.isolation(),
-                                       .sink = std::move(sink),
-                                       .on_rush = share_cores_in_batches});
+  auto staff = all.staff;
+  all.gateway = spawn_gateway(
+      system, {.config = values,
+               .supervisor = all.supervisor,
+               .validator = all.validator,
+               .history = all.history,
+               .hub = all.hub,
+               .machine_kind = std::string{room.source().kind()},
+               .isolation = room.isolation(),
+               .sink = std::move(sink),
+               .open_office =
+                   [&system, values, front = *front, staff](const gateway_actor& gateway) {
+                     *staff = open_office(system, values, front, gateway);
+                     return *staff;
+                   },
+               .on_rush = share_cores_in_batches});
+  // Its first answer: from here on the staff is there.
+  caf::scoped_actor self{system};
+  self->request(all.gateway, machines_gone_within, get_health{})
+      .receive([](const health_info&) {}, [](const error&) {});
   return all;
 }
 
 void dismiss(const cast& all) {
+  close_office(*all.staff);
   caf::anon_send_exit(all.gateway, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(all.supervisor, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(all.validator, caf::exit_reason::user_shutdown);
@@ -207,6 +168,17 @@ void drain_all(caf::actor_system& system, const settings& values, const cast& al
   caf::scoped_actor self{system};
   log::info("serve", "drains", {{"grace_ms", std::to_string(values.drain_grace_ms)}});
   std::chrono::milliseconds limit{values.drain_grace_ms};
+  auto settle = [&](const auto& who, const char* what) {
+    self->request(who, machines_gone_within, drain{})
+        .receive([](const drained&) {},
+                 [&](const error& why) {
+                   log::error("serve", what, {{"why", describe_error(why)}});
+                 });
+  };
+  if (all.staff->workflows) {
+    settle(all.staff->workflows, "workflows did not settle");
+    settle(all.staff->agents, "agents did not settle");
+  }
   self->request(all.gateway, limit + machines_gone_within, drain{.grace_ms = values.drain_grace_ms})
       .receive(
           [](const drained& done) {
@@ -225,15 +197,18 @@ void drain_all(caf::actor_system& system, const settings& values, const cast& al
 }
 
 void say_where(const settings& values, const zmq_bridge& zmq, const http::server& http,
-               const machines::machine_source& source) {
-  std::printf("berth %s serves %s machines\n", version, std::string{source.kind()}.c_str());
-  for (const auto& fact : source.isolation())
+               const machine_room& room) {
+  std::printf("berth %s serves %s machines\n", version, std::string{room.source().kind()}.c_str());
+  for (const auto& fact : room.isolation())
     std::printf("  %s\n", fact.c_str());
   std::printf("requests  %s\n", zmq.router_endpoint().c_str());
   if (!zmq.ipc_endpoint().empty())
     std::printf("          %s\n", zmq.ipc_endpoint().c_str());
   std::printf("events    %s\n", zmq.events_endpoint().c_str());
   std::printf("http      http://%s:%u\n", values.http_address.c_str(), unsigned{http.port()});
+  if (http.terraphim_port() != 0)
+    std::printf("terraphim http://%s:%u\n", values.http_address.c_str(),
+                unsigned{http.terraphim_port()});
   std::fflush(stdout);
 }
 
@@ -243,12 +218,13 @@ int give_up(const error& why) {
 }
 
 /// Runs until a signal of the set; the server's threads exist only in here.
-int serve_until(const sigset_t& signals, const settings& given, machine_room& room, bool quiet) {
+int serve_until(const sigset_t& signals, const settings& given,
+                std::shared_ptr<const config::ordered> roles, machine_room& room, bool quiet) {
   auto values = std::make_shared<const settings>(given);
   system_config config;
   caf::actor_system system{config};
   auto outbox = std::make_shared<zmq_outbox>();
-  auto all = raise(system, values, *room.source, outbox);
+  auto all = raise(system, values, std::move(roles), room, outbox);
   if (!all)
     return give_up(all.error());
   int status = 0;
@@ -262,11 +238,11 @@ int serve_until(const sigset_t& signals, const settings& given, machine_room& ro
       status = give_up(why);
     } else {
       if (!quiet)
-        say_where(*values, **zmq, *http, *room.source);
+        say_where(*values, **zmq, *http, room);
       int signal = 0;
       sigwait(&signals, &signal);
-      drain_all(system, *values, *all);
     }
+    drain_all(system, *values, *all); // also when it never served: machines are up already
     http->stop();
     if (zmq)
       (*zmq)->stop();
@@ -284,8 +260,12 @@ int serve(const serve_options& options) {
   log::set_level(values->log_level);
   if (error why = prepare_directories(*values))
     return give_up(why);
+  // With root's rights: the files may lie where the server's user sees nothing.
+  auto roles = config::read_role_files(values->agents.roles_dir);
+  if (!roles)
+    return give_up(roles.error());
   machine_room room;
-  if (error why = start_spawner_for(*values, room))
+  if (error why = room.prepare(*values))
     return give_up(why);
   if (error why = drop_privileges(*values))
     return give_up(why);
@@ -296,8 +276,10 @@ int serve(const serve_options& options) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
-  open_room(*values, room);
-  return serve_until(signals, *values, room, options.quiet);
+  if (error why = room.open(*values))
+    return give_up(why);
+  return serve_until(signals, *values, std::make_shared<const config::ordered>(std::move(*roles)),
+                     room, options.quiet);
 }
 
 } // namespace berth

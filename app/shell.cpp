@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/interrupts.hpp"
 #include "app/line_editor.hpp"
 #include "app/shell_input.hpp"
 #include "app/show.hpp"
 #include "config/languages.hpp"
-#include "messages/fd.hpp"
-
-#include <sys/signalfd.h>
 
 #include <array>
-#include <csignal>
-#include <unistd.h>
 
 namespace berth {
 
@@ -19,37 +15,6 @@ using terminal::tint;
 
 constexpr std::uint32_t long_poll_ms = 20'000;
 constexpr std::size_t input_chunk = 4096;
-
-/// SIGINT as a descriptor, for as long as a cell runs.
-class interrupts {
-public:
-  interrupts() {
-    sigemptyset(&heard_);
-    sigaddset(&heard_, SIGINT);
-    sigprocmask(SIG_BLOCK, &heard_, nullptr);
-    fd_.reset(::signalfd(-1, &heard_, SFD_CLOEXEC | SFD_NONBLOCK));
-  }
-  interrupts(const interrupts&) = delete;
-  interrupts& operator=(const interrupts&) = delete;
-  ~interrupts() {
-    fd_.reset();
-    // One that came late meant the cell.
-    timespec now{};
-    while (sigtimedwait(&heard_, nullptr, &now) > 0)
-      ;
-    sigprocmask(SIG_UNBLOCK, &heard_, nullptr);
-  }
-
-  int fd() const { return fd_.get(); }
-  bool take() const {
-    signalfd_siginfo one{};
-    return ::read(fd_.get(), &one, sizeof one) == sizeof one;
-  }
-
-private:
-  sigset_t heard_{};
-  owned_fd fd_;
-};
 
 /// One cell, from `submit` to its end: output as it comes, input from the terminal, interrupts.
 class cell_run {
