@@ -86,6 +86,7 @@ server::server(zmq::context_t& context, const std::string& executable, const jso
            {"zmq_ipc", endpoint()},
            {"zmq_events", events_},
            {"http_port", 0},
+           {"http_terraphim_port", 0},
            {"log_level", "warn"}};
   all.merge_patch(config);
   std::string file = place_.path() + "/berth.json";

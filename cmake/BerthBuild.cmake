@@ -17,6 +17,8 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 # What the program needs beside it at run time: the guest, the templates.
 set(BERTH_LIB_DIR ${CMAKE_BINARY_DIR}/lib/berth)
+# What runs in virtual machines around that.
+set(BERTH_INSIDE_DIR ${CMAKE_BINARY_DIR}/lib/berth-vm)
 file(MAKE_DIRECTORY ${BERTH_LIB_DIR})
 
 find_program(CCACHE ccache)
@@ -31,7 +33,8 @@ find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
+# The static one, for programs inside virtual machines have no libraries.
+find_library(SECCOMP_LIBRARY libseccomp.a REQUIRED)
 pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
 

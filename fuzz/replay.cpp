@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
       {"messages", berth::fuzz::messages},
       {"frames", berth::fuzz::frames},
       {"settings_file", berth::fuzz::settings_file},
+      {"roles_config", berth::fuzz::roles_config},
       {"programs", berth::fuzz::programs},
       {"http_json", berth::fuzz::http_json},
       {"http_form", berth::fuzz::http_form},

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fuzz/targets.hpp"
 
+#include "actors/agents/code_blocks.hpp"
 #include "actors/code_rules.hpp"
 #include "actors/redaction.hpp"
-#include "bridge/http/fcctl/code_blocks.hpp"
 #include "bridge/http/fcctl/translate.hpp"
 #include "bridge/http/message.hpp"
 #include "bridge/http/multipart.hpp"
 #include "bridge/json.hpp"
 #include "bridge/zmq/envelope.hpp"
+#include "config/role_book.hpp"
 #include "config/settings.hpp"
 #include "machines/namespace/archive.hpp"
 #include "machines/namespace/packet_link.hpp"
@@ -110,6 +111,30 @@ void settings_file(std::span<const char> data) {
     hold(!describe_error(values.error()).empty());
 }
 
+void roles_config(std::span<const char> data) {
+  static const auto values = std::make_shared<const settings>();
+  static const auto shipped = std::make_shared<const config::ordered>(config::ordered::parse(
+      R"({"roles": {"A": {"llm_api_key": "secret of A"}, "B": {}}, "default_role": "A"})"));
+  std::string_view text{data.data(), data.size()};
+  auto holds = [&](const role_book& book) {
+    bool said = text.find("secret of") != text.npos || text.find('\\') != text.npos;
+    hold(said || book.public_text().find("secret of A") == std::string::npos);
+    hold(static_cast<bool>(book.find("")) && static_cast<bool>(book.list("")));
+    auto again = role_book::open(values, shipped, book.changes_text(), "fuzz");
+    hold(static_cast<bool>(again) && again->public_text() == book.public_text());
+    auto same = book.replaced(book.public_text());
+    hold(static_cast<bool>(same) && same->public_text() == book.public_text());
+  };
+  auto book = role_book::open(values, shipped, "", "fuzz");
+  hold(static_cast<bool>(book));
+  if (auto posted = book->replaced(text))
+    holds(*posted);
+  else
+    hold(!describe_error(posted.error()).empty());
+  if (auto changed = role_book::open(values, shipped, text, "fuzz"))
+    holds(*changed);
+}
+
 void programs(std::span<const char> data) {
   static const code_rules rules{vm_execution_policy{}};
   std::string_view code{data.data(), data.size()};
@@ -151,7 +176,7 @@ void http_form(std::span<const char> data) {
 
 void model_text(std::span<const char> data) {
   std::string_view text{data.data(), data.size()};
-  auto blocks = http::fcctl::find_code(text);
+  auto blocks = find_code(text);
   std::size_t at = 0;
   for (const auto& block : blocks) {
     hold(block.start >= at && block.start < block.end && block.end <= text.size());
@@ -160,7 +185,7 @@ void model_text(std::span<const char> data) {
     at = block.start;
     (void)json_text(http::fcctl::block_json(block));
   }
-  auto intent = http::fcctl::find_intent(text, !blocks.empty());
+  auto intent = find_intent(text, !blocks.empty());
   hold(intent.confidence >= 0 && intent.confidence <= 1);
 }
 

@@ -30,6 +30,9 @@ void zmq_message(std::span<const char> data);
 /// Packets of a spawner's peer, each after its length in one byte, read from a real socket.
 void packets(std::span<const char> data);
 
+/// A roles' configuration that a client posts, and as changes on disk.
+void roles_config(std::span<const char> data);
+
 /// An archive of a machine's files.
 void archives(std::span<const char> data);
 

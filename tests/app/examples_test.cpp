@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/app/support.hpp"
+#include "tests/app/npm.hpp"
 #include "tests/support/skip.hpp"
 
 #include <filesystem>
@@ -26,40 +26,8 @@ std::string readme_block(const server& serving, const std::string& language) {
   return code.replace(at, address.size(), serving.router());
 }
 
-/// A directory with the JavaScript examples and what npm installs for them; empty, with the reason,
-/// where npm or its registry cannot be had.
-class npm_home {
-public:
-  npm_home() {
-    if (execute({"npm", "--version"}).code != 0 || ::access("/usr/bin/node", X_OK) != 0) {
-      reason_ = "npm or node is not installed";
-      return;
-    }
-    for (const auto& entry : fs::directory_iterator{std::string{examples} + "/javascript"})
-      fs::copy(entry.path(), home_.path(), fs::copy_options::recursive);
-    install({"ci"});
-  }
-
-  /// Runs npm here. False, with a reason, when it did not work.
-  bool install(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {"npm", "--prefix", home_.path()});
-    arguments.insert(arguments.end(), {"--no-audit", "--no-fund", "--fetch-retries=1"});
-    auto done = execute(std::move(arguments));
-    if (done.code != 0)
-      reason_ = "npm cannot install: " + done.err.substr(0, 200);
-    return done.code == 0;
-  }
-
-  const std::string& reason() const { return reason_; }
-  std::string file(const std::string& name) const { return home_.path() + "/" + name; }
-
-private:
-  server_home home_;
-  std::string reason_;
-};
-
 npm_home& packages() {
-  static npm_home home;
+  static npm_home home{std::string{examples} + "/javascript"};
   return home;
 }
 

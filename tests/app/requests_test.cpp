@@ -197,13 +197,16 @@ wanted = {"run", "submit", "read", "cancel", "write_stdin", "validate", "jobs", 
           "files.list", "files.stat", "files.make_dir", "files.move", "files.remove", "files.watch",
           "files.events", "files.unwatch", "open_context", "contexts", "restart_context",
           "close_context", "interrupt", "snapshot", "snapshots", "delete_snapshot", "rollback",
-          "fork", "pause_session", "resume_session", "history", "pool", "health", "describe"}
+          "fork", "pause_session", "resume_session", "history", "chat", "cancel_chat",
+          "conversations", "close_conversation", "workflow", "submit_workflow", "workflow_status",
+          "workflows", "cancel_workflow", "pause_workflow", "resume_workflow", "progress", "roles",
+          "config", "set_config", "select_role", "models", "pool", "health", "describe"}
 told = ask("describe")
 assert {o["op"] for o in told["operations"]} == wanted, told["operations"]
 types = {t["name"] for t in told["types"]}
 assert all(o["request"] in types and o["reply"] in types for o in told["operations"])
-for op in wanted - {"jobs", "sessions", "snapshots", "history", "pool", "health", "describe",
-                    "open_session"}:
+for op in wanted - {"jobs", "sessions", "snapshots", "history", "conversations", "workflows",
+                    "roles", "config", "models", "pool", "health", "describe", "open_session"}:
     assert refused(op) == "malformed", op
 )py");
 }

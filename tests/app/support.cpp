@@ -237,6 +237,7 @@ server::server(const server_home& home, const nlohmann::json& settings)
       {"zmq_router", "tcp://127.0.0.1:*"},
       {"zmq_events", "tcp://127.0.0.1:*"},
       {"http_port", 0},
+      {"http_terraphim_port", 0},
       {"log_level", "debug"},
       {"pool", {{"slots_max", 32}, {"warm", {{"python", 2}, {"bash", 1}}}}},
   };
