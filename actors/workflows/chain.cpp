@@ -178,7 +178,7 @@ step_order ask_gate(const run_view& run, const workflow_step& step, const step_i
   made.id = gate_id(attempt.id);
   made.name = "Gate of " + attempt.name;
   made.kind = "gate";
-  made.how = asking::json;
+  made.how = asking::json_value;
   made.role = overall_role_of(run.request);
   made.model = run.request.model;
   made.depends_on = {attempt.id};

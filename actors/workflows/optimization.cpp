@@ -99,7 +99,7 @@ step_order ask_evaluation(const run_view& run, std::uint32_t round) {
   made.id = evaluate_id(round);
   made.name = "Evaluation " + std::to_string(round);
   made.kind = "evaluate";
-  made.how = asking::json;
+  made.how = asking::json_value;
   made.role = overall_role_of(run.request);
   made.model = run.request.model;
   made.depends_on = {generate_id(round)};

@@ -146,7 +146,7 @@ step_order plan_order(const run_view& run, const char* id, const char* name) {
   made.id = id;
   made.name = name;
   made.kind = "plan";
-  made.how = asking::json;
+  made.how = asking::json_value;
   made.role = overall_role_of(run.request);
   made.model = run.request.model;
   return made;

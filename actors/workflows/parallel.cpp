@@ -189,7 +189,7 @@ step_order ask_tie_break(const run_view& run, const std::vector<camp>& camps, st
   made.id = tie_break_id;
   made.name = "Break the tie";
   made.kind = "join";
-  made.how = asking::json;
+  made.how = asking::json_value;
   made.role = overall_role_of(run.request);
   made.model = run.request.model;
   brief question;

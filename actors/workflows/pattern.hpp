@@ -23,7 +23,7 @@ enum class asking : std::uint8_t {
   /// A model is asked for a text.
   model,
   /// A model is asked for one JSON value.
-  json,
+  json_value,
   /// Nobody is asked: the order has the output already.
   given
 };

@@ -233,7 +233,7 @@ private:
     made.id = classify_id;
     made.name = "Classify the task";
     made.kind = "classify";
-    made.how = asking::json;
+    made.how = asking::json_value;
     made.role = overall_role_of(run.request);
     made.model = run.request.model;
     made.prompt =

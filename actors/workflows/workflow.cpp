@@ -241,7 +241,7 @@ void workflow_state::ask_for_text(std::size_t step, const step_order& order,
                                   const role_info& role) {
   ask_model request{.call = call_of(step),
                     .model = role.model,
-                    .json = order.how == asking::json,
+                    .json = order.how == asking::json_value,
                     .context_window = role.context_window,
                     .progress = run_->info().workflow,
                     .step = run_->info().steps[step].id};

@@ -117,7 +117,7 @@ TEST_CASE("A gate's question is put to a model, and only yes passes") {
   rehearsal play{gated_chain(gate)};
   play.answer("draft", "a fine clock");
   REQUIRE(play.asked() == names{"draft.gate"});
-  CHECK(play.order("draft.gate").how == asking::json);
+  CHECK(play.order("draft.gate").how == asking::json_value);
   CHECK(has(play.prompt("draft.gate"), "Does it name a price?"));
   CHECK(has(play.prompt("draft.gate"), "a fine clock"));
   play.answer("draft.gate", "{\"answer\": \"no\", \"reason\": \"there is no price\"}");
@@ -158,7 +158,7 @@ TEST_CASE("A model's route is taken, with its role, model, reason and confidence
   request.model.model = "small";
   rehearsal play{request};
   REQUIRE(play.asked() == names{"classify"});
-  CHECK(play.order("classify").how == asking::json);
+  CHECK(play.order("classify").how == asking::json_value);
   CHECK(has(play.prompt("classify"), "- poems: verse"));
   play.answer("classify",
               "{\"route\": \"CODE\", \"confidence\": 0.9, \"reason\": \"it is a program\"}");
