@@ -150,6 +150,15 @@ static napi_value connect_streams(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/// openInput(): a descriptor of its own for what the cell reads. One that read 0 would go on with
+/// the next cell's input when a read was under way at the end of its own.
+static napi_value open_input(napi_env env, napi_callback_info info) {
+  (void)info;
+  napi_value number;
+  napi_create_int32(env, fcntl(0, F_DUPFD_CLOEXEC, 3), &number);
+  return number;
+}
+
 static napi_value disconnect(napi_env env, napi_callback_info info) {
   (void)env;
   (void)info;
@@ -199,6 +208,7 @@ void berth_node_kernel_export(napi_env env, napi_value exports) {
                    {"say", say},
                    {"sayReady", say_ready},
                    {"connect", connect_streams},
+                   {"openInput", open_input},
                    {"disconnect", disconnect},
                    {"rest", rest},
                    {"goOn", go_on}};

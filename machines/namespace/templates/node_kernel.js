@@ -220,7 +220,7 @@ function run(job, warm) {
   writeAtOnce(process.stdout, 1);
   writeAtOnce(process.stderr, 2);
   Object.defineProperty(process, 'stdin', {configurable: true, enumerable: true, get() {
-    input ??= new fs.ReadStream(null, {fd: 0, autoClose: false});
+    input ??= new fs.ReadStream(null, {fd: native.openInput()});
     return input;
   }});
   server = new repl.REPLServer({prompt: '', input: new PassThrough(), output: new PassThrough(),
