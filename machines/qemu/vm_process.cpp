@@ -46,7 +46,7 @@ bool launcher_link::ask(const request& what, std::string_view arguments, std::sp
   request asked = what;
   asked.argument_bytes = static_cast<std::uint32_t>(arguments.size());
   std::memcpy(packet.data(), &asked, sizeof asked);
-  std::memcpy(packet.data() + sizeof asked, arguments.data(), arguments.size());
+  std::ranges::copy(std::as_bytes(std::span{arguments}), packet.begin() + sizeof asked);
   if (!link_ || !link_.send(packet, fds))
     return false;
   rewatch();
