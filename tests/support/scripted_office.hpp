@@ -93,6 +93,13 @@ public:
 
   void fails(error why) { script.emplace_back(std::move(why)); }
 
+  /// The model answers the oldest call that waits. CAF's promises are kept inside of their actor.
+  void answers_held(std::string text) {
+    script.push_front(model_answer{.text = std::move(text)});
+    caf::anon_send(models_, caf::flush_atom::value);
+    settle();
+  }
+
   /// Events of a kind, by their name.
   std::vector<std::string> names_of(progress_kind kind) const {
     std::vector<std::string> names;
@@ -143,21 +150,29 @@ private:
     held.clear();
   }
 
+  void answer(caf::typed_response_promise<model_answer>& promise) {
+    auto next = std::move(script.front());
+    script.pop_front();
+    if (next)
+      promise.deliver(std::move(*next));
+    else
+      promise.deliver(next.error());
+  }
+
   caf::behavior models(caf::event_based_actor* self) {
     return {[=, this](ask_model& x) -> caf::result<model_answer> {
               asked.push_back(x);
               auto promise = self->make_response_promise<model_answer>();
-              if (script.empty()) {
+              if (script.empty())
                 held.emplace_back(std::move(x), promise);
-              } else {
-                auto next = std::move(script.front());
-                script.pop_front();
-                if (next)
-                  promise.deliver(std::move(*next));
-                else
-                  promise.deliver(next.error());
-              }
+              else
+                answer(promise);
               return promise;
+            },
+            [this](caf::flush_atom) {
+              auto promise = held.front().second;
+              held.erase(held.begin());
+              answer(promise);
             },
             [this](const cancel_model& x) {
               std::erase_if(held, [&](auto& each) {

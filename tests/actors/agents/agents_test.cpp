@@ -337,8 +337,7 @@ TEST_CASE("A second chat waits its turn, and only so many wait", "[agents]") {
   CHECK(more.back().answer().error() == ec::no_capacity);
   for (int i = 0; i < 20; ++i)
     office.answers("Answer " + std::to_string(i));
-  office.held.at(0).second.deliver(model_answer{.text = "First."});
-  office.settle();
+  office.answers_held("First.");
   CHECK(first.answer()->text == "First.");
   CHECK(second.answer()->text == "Answer 0");
 }
