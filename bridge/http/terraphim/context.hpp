@@ -4,6 +4,7 @@
 #include "bridge/http/facade.hpp"
 #include "bridge/http/terraphim/translate.hpp"
 
+#include <chrono>
 #include <memory>
 #include <set>
 #include <string>
@@ -35,6 +36,11 @@ struct context {
 };
 
 using shared_context = std::shared_ptr<context>;
+
+/// How long until a stream that has ended is looked at again, since its next turn may begin.
+inline constexpr std::chrono::milliseconds again_wait{50};
+/// How long until a question for news is asked again that found no place.
+inline constexpr std::chrono::milliseconds place_wait{500};
 
 /// New ids, of a conversation and of a workflow.
 std::string new_conversation_id();

@@ -9,8 +9,6 @@ namespace {
 
 /// How long one question for news waits. A comment keeps the connection alive when there is none.
 constexpr std::uint32_t news_wait_ms = 10'000;
-/// How long until a stream that has ended is looked at again, since its next turn may begin.
-constexpr std::chrono::milliseconds again_wait{50};
 
 std::string sse_text(std::string_view name, const json& data, std::uint64_t id = 0) {
   std::string text;
@@ -84,8 +82,8 @@ private:
         });
   }
 
-  void ask_again() {
-    c_->gateway.after(again_wait, [self = shared_from_this(), turn = turn_] {
+  void ask_after(std::chrono::milliseconds wait) {
+    c_->gateway.after(wait, [self = shared_from_this(), turn = turn_] {
       if (turn == self->turn_ && self->send_)
         self->ask();
     });
@@ -95,6 +93,8 @@ private:
     progress_page page;
     if (answer)
       page = *answer;
+    else if (answer.error() == ec::no_capacity)
+      return ask_after(place_wait);
     else if (answer.error() != ec::not_found)
       return fail_stream(answer.error());
     std::string text;
@@ -111,7 +111,7 @@ private:
       return last(
           [self = shared_from_this(), text](const std::string& end) { self->finish(text + end); });
     if (text.empty() && page.ended)
-      return ask_again();
+      return ask_after(again_wait);
     part(text.empty() ? ": nothing new\n\n" : std::move(text), false);
   }
 

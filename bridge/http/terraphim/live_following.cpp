@@ -7,10 +7,6 @@ namespace berth::http::terraphim {
 namespace {
 
 constexpr std::uint32_t news_wait_ms = 20'000;
-/// How long until a stream that has ended is looked at again, since its next turn may begin.
-constexpr std::chrono::milliseconds again_wait{50};
-/// How long until a question is asked again that found no place.
-constexpr std::chrono::milliseconds place_wait{500};
 /// Who started a workflow by POST listens for its end only once it has the answer.
 constexpr std::chrono::milliseconds uninvited_wait{500};
 

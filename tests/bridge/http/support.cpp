@@ -305,7 +305,14 @@ gateway_actor::behavior_type fake_gateway(gateway_actor::pointer self, script* s
       [=](const resume_workflow& x) {
         return workflow_of(*s, x.workflow, workflow_status::running);
       },
-      [=](const read_progress& x) { return self->delegate(progress, x); },
+      [=](const read_progress& x) -> caf::result<progress_page> {
+        std::lock_guard guard{s->lock};
+        if (x.wait_ms > 0 && s->readers_refused > 0) {
+          --s->readers_refused;
+          return fail(ec::no_capacity, "too many readers wait");
+        }
+        return self->delegate(progress, x);
+      },
       [=](const list_roles&) -> caf::result<role_list> {
         role_list all;
         all.roles.push_back({.name = "Default"});

@@ -44,6 +44,8 @@ struct script {
   /// Runs a workflow to its end; the default is one that never began.
   std::function<expected<workflow_info>(const run_workflow&)> on_workflow;
   std::map<std::string, workflow_info> workflows;
+  /// So many readers find no place to wait for progress.
+  std::size_t readers_refused = 0;
   std::string config = R"({"id": "Server", "roles": {"Default": {"name": "Default"}}})";
 
   template <class F>

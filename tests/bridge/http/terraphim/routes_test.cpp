@@ -244,6 +244,21 @@ TEST_CASE("A stream of a refused chat ends with the refusal, at once", "[http][t
   CHECK(last["error"] == "Chat failed: too many turns");
 }
 
+TEST_CASE("A stream for whose reader there is no place waits for one", "[http][terraphim]") {
+  http_house house;
+  house.answers.readers_refused = 1;
+  house.answers.workflows["workflow_1"] = {.workflow = "workflow_1"};
+  raw_client client{house.port()};
+  client.send("GET /workflows/workflow_1/events HTTP/1.1\r\nHost: x\r\n\r\n");
+  REQUIRE(eventually(
+      [&] { return house.answers.with([](script& s) { return s.readers_refused; }) == 0; }));
+  house.note(event("workflow_1", progress_kind::step_started, "", "one"));
+  house.note(event("workflow_1", progress_kind::ended));
+  auto [names, last] = events_of(client.receive().body);
+  CHECK(names == std::vector<std::string>{"step_started", "ended"});
+  CHECK(last["workflow_id"] == "workflow_1");
+}
+
 TEST_CASE("A client that goes away cancels its turn, streamed or not", "[http][terraphim]") {
   http_house house;
   std::string path = GENERATE("/chat", "/chat/stream");
