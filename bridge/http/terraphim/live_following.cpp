@@ -58,6 +58,8 @@ void live_socket::on_page(const std::string& id, const followed& f,
   else if (answer.error() == ec::no_capacity)
     return read_later(id, f, place_wait);
   else if (answer.error() != ec::not_found) {
+    if (f->is_chat && f->ended)
+      return end_chat(id, std::move(f->reply));
     refuse(answer.error(), f->is_chat ? "" : id);
     return forget(id);
   }
@@ -226,14 +228,17 @@ void live_socket::end_workflow(const std::string& id, const followed& f) {
 
 void live_socket::end_chat(const std::string& id, json reply) {
   auto known = followed_.find(id);
-  if (known != followed_.end() && !known->second->ended) {
+  bool is_followed = known != followed_.end() && known->second->is_chat;
+  if (is_followed && !known->second->ended) {
     // What happened before the reply is told before it.
     followed f = known->second;
     f->ended = true;
     f->reply = std::move(reply);
     return read_on(id, f);
   }
-  forget(id);
+  if (is_followed)
+    followed_.erase(known);
+  turns_.erase(id);
   say("chat_response", {.data = std::move(reply)});
 }
 

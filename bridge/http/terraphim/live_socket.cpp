@@ -336,7 +336,8 @@ void live_socket::on_unsubscribe(const json& message, const json& data) {
   std::string id;
   if (!needs_workflow(message, data, id))
     return;
-  forget(id);
+  if (auto known = followed_.find(id); known != followed_.end() && !known->second->is_chat)
+    followed_.erase(known);
   say("workflow_unsubscribed",
       {.data = {{"remaining_subscriptions", followed_.size()}}, .workflow = id});
 }
@@ -426,7 +427,6 @@ void live_socket::take_turn(chat turn, std::uint64_t after) {
   chat asked = turn;
   c_->gateway.ask<chat_reply>(std::move(asked), [self = shared_from_this(), turn = std::move(turn)](
                                                     const expected<chat_reply>& answer) {
-    self->turns_.erase(turn.conversation);
     if (self->closed_)
       return;
     json ended = answer ? chat_json(*answer) : chat_failed_json(answer.error(), turn);
@@ -449,7 +449,6 @@ void live_socket::on_closed() {
   closed_ = true;
   c_->audience.erase(this);
   runs_->close();
-  followed_.clear();
   for (const auto& id : turns_)
     c_->gateway.ask<chat_cancelled>(cancel_chat{id}, [](const expected<chat_cancelled>&) {});
   turns_.clear();
@@ -463,4 +462,5 @@ void add_live_routes(router& routes, const shared_context& c) {
   });
 }
 
+  followed_.clear();
 } // namespace berth::http::terraphim

@@ -124,7 +124,7 @@ private:
   /// Sessions that the client named when it started a workflow, both ways.
   std::map<std::string, std::string> workflow_of_;
   std::map<std::string, std::string> alias_of_;
-  /// Conversations at a turn.
+  /// Conversations at a turn, until its reply was told.
   std::set<std::string> turns_;
   std::size_t questions_ = 0;
   bool closed_ = false;
