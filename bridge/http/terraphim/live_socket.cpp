@@ -271,6 +271,17 @@ void live_socket::on_update_config(const json& message, const json& data) {
 
 // --- workflows -----------------------------------------------------------------------------------
 
+/// From now on the client's session stands for the workflow, and the other way round.
+void live_socket::name_session(const std::string& alias, const std::string& workflow) {
+  if (alias_of_.size() >= sessions_max) {
+    // Those of workflows that have ended.
+    std::erase_if(alias_of_, [&](const auto& each) { return !followed_.contains(each.first); });
+    std::erase_if(workflow_of_, [&](const auto& each) { return !alias_of_.contains(each.second); });
+  }
+  workflow_of_[alias] = workflow;
+  alias_of_[workflow] = alias;
+}
+
 void live_socket::on_start(const json& message, const json& data) {
   std::string name;
   for (auto [snake, camel] : {std::pair{"workflow_type", "workflowType"},
@@ -290,12 +301,8 @@ void live_socket::on_start(const json& message, const json& data) {
     return refuse(fail(ec::no_capacity, "too many workflows on one socket"));
   std::string alias = text_member(message, data, "session_id", "sessionId");
   std::string id = new_workflow_id();
-  if (workflow_of_.size() >= sessions_max)
-    return refuse(fail(ec::no_capacity, "too many sessions on one socket"));
-  if (!alias.empty() && alias != id_) {
-    workflow_of_[alias] = id;
-    alias_of_[id] = alias;
-  }
+  if (!alias.empty() && alias != id_)
+    name_session(alias, id);
   asked->what.workflow = id;
   submit_workflow wish;
   static_cast<run_workflow&>(wish) = asked->what;

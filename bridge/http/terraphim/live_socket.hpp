@@ -91,6 +91,7 @@ private:
   void on_stop(const json& message, const json& data);
   void on_update_config(const json& message, const json& data);
   void on_start(const json& message, const json& data);
+  void name_session(const std::string& alias, const std::string& workflow);
   void on_subscribe(const json& message, const json& data);
   void on_unsubscribe(const json& message, const json& data);
   void on_execute(const json& message, const json& data);
@@ -121,7 +122,8 @@ private:
   std::string client_;
   std::int64_t connected_ms_;
   std::map<std::string, followed> followed_;
-  /// Sessions that the client named when it started a workflow, both ways.
+  /// Sessions that the client named when it started a workflow, both ways. Bounded: those of
+  /// workflows that have ended go when there are too many.
   std::map<std::string, std::string> workflow_of_;
   std::map<std::string, std::string> alias_of_;
   /// Conversations at a turn, until its reply was told.
