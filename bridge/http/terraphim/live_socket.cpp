@@ -376,6 +376,8 @@ void live_socket::on_execute(const json& message, const json& data) {
 
 void live_socket::on_cancel_execution(const json& message, const json& data) {
   std::string id = text_member(message, data, "execution_id", "executionId");
+  if (id.empty())
+    return refuse("execution_id: is missing");
   if (!runs_->cancel(id))
     refuse(fail(ec::not_found, "no such execution on this socket"));
 }
@@ -457,8 +459,10 @@ void live_socket::on_closed() {
   c_->audience.erase(this);
   runs_->close();
   for (const auto& id : turns_)
-    c_->gateway.ask<chat_cancelled>(cancel_chat{id}, [](const expected<chat_cancelled>&) {});
+    if (auto f = followed_.find(id); f == followed_.end() || !f->second->ended)
+      c_->gateway.ask<chat_cancelled>(cancel_chat{id}, [](const expected<chat_cancelled>&) {});
   turns_.clear();
+  followed_.clear();
 }
 
 void add_live_routes(router& routes, const shared_context& c) {
@@ -469,5 +473,4 @@ void add_live_routes(router& routes, const shared_context& c) {
   });
 }
 
-  followed_.clear();
 } // namespace berth::http::terraphim

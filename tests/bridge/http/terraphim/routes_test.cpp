@@ -603,6 +603,8 @@ TEST_CASE("A program runs over the socket and its output comes as it is written"
   CHECK(house.answers.with([](script& s) { return s.submits.at(0).agent_id; }) == "session_9");
   socket.text(R"({"command_type":"cancel_execution","data":{"execution_id":"none"}})");
   CHECK(until(socket, "error")["data"]["code"] == "not_found");
+  socket.text(R"({"command_type":"cancel_execution"})");
+  CHECK(until(socket, "error")["error"] == "execution_id: is missing");
   // fcctl's socket is beside it.
   raw_socket machine{house.port(), "/ws/vm-1"};
   machine.text(R"({"message_type":"Ping"})");
