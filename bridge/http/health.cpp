@@ -24,6 +24,8 @@ struct inquiry {
   responder done;
   std::optional<expected<health_info>> health;
   std::optional<json> models;
+  /// The models are not waited for any longer.
+  bool late = false;
   bool answered = false;
 
   bool terraphim() const { return what.door == entrance::terraphim; }
@@ -32,8 +34,9 @@ struct inquiry {
     return terraphim() && what.header("accept").find("json") == std::string_view::npos;
   }
 
-  void answer() {
-    if (std::exchange(answered, true))
+  void answer_when_known() {
+    bool enough = health && (models || late || !*health || short_one());
+    if (!enough || std::exchange(answered, true))
       return;
     if (!*health)
       return done(error_reply(health->error()));
@@ -69,21 +72,20 @@ json models_json(const expected<model_list>& answer) {
 
 void health(const desk& gateway, const request& what, const responder& done) {
   auto both = std::make_shared<inquiry>(inquiry{.what = what, .done = done});
-  auto answer_when = [both](bool late) {
-    if (both->health && (both->models || late))
-      both->answer();
-  };
-  gateway.ask<health_info>(get_health{}, [both, answer_when](expected<health_info> answer) {
+  gateway.ask<health_info>(get_health{}, [both](expected<health_info> answer) {
     both->health = std::move(answer);
-    answer_when(!*both->health || both->short_one());
+    both->answer_when_known();
   });
   if (both->short_one())
     return;
-  gateway.ask<model_list>(list_models{}, [both, answer_when](const expected<model_list>& answer) {
+  gateway.ask<model_list>(list_models{}, [both](const expected<model_list>& answer) {
     both->models = models_json(answer);
-    answer_when(false);
+    both->answer_when_known();
   });
-  gateway.after(models_wait, [answer_when] { answer_when(true); });
+  gateway.after(models_wait, [both] {
+    both->late = true;
+    both->answer_when_known();
+  });
 }
 
 } // namespace
