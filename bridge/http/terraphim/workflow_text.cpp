@@ -31,6 +31,12 @@ json first_of(const json& from, const aliases& names) {
   return nullptr;
 }
 
+/// A fault of a part, by its place in the whole.
+malformed at_place(const std::string& place, malformed why) {
+  berth::detail::within(place, why);
+  return why;
+}
+
 decoded<std::string> first_text(const json& from, const aliases& names) {
   for (const char* name : names) {
     auto text = read_text_member(from, name);
@@ -104,7 +110,7 @@ decoded<workflow_step> read_step(const json& from, std::size_t index, const sett
     return step;
   auto choice = read_choice(object_of(from, "llm_config"), values, warnings);
   if (!choice)
-    return malformed{"llm_config." + choice.why().field, choice.why().reason};
+    return at_place("llm_config", choice.why());
   step->model = std::move(*choice);
   return step;
 }
@@ -130,7 +136,7 @@ decoded<bool> read_knobs(const json& body, const json& config, run_workflow& to)
   auto prompt =
       first_text(config, {"system_prompt_override", "system_prompt", "llm_system_prompt"});
   if (!prompt)
-    return malformed{"config." + prompt.why().field, prompt.why().reason};
+    return at_place("config", prompt.why());
   auto own = read_text_member(body, "system_prompt");
   if (!own)
     return own.why();
@@ -207,7 +213,7 @@ decoded<workflow_request> read_workflow(const json& body, workflow_pattern patte
     return good.why();
   auto choice = read_choice(object_of(body, "llm_config"), values, made.warnings);
   if (!choice)
-    return malformed{"llm_config." + choice.why().field, choice.why().reason};
+    return at_place("llm_config", choice.why());
   what.model = std::move(*choice);
   json steps = first_of(body, {"steps"});
   if (steps.is_null())
@@ -219,9 +225,7 @@ decoded<workflow_request> read_workflow(const json& body, workflow_pattern patte
   for (std::size_t i = 0; i < steps.size(); ++i) {
     auto step = read_step(steps[i], i, values, made.warnings);
     if (!step)
-      return malformed{"steps[" + std::to_string(i) + "]."
-                           + (step.why().field.empty() ? "" : step.why().field),
-                       step.why().reason};
+      return at_place("steps[" + std::to_string(i) + "]", step.why());
     what.steps.push_back(std::move(*step));
   }
   if (auto wish = first_of(body, {"async"}); wish.is_boolean())

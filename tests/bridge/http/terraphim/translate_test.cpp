@@ -245,6 +245,8 @@ TEST_CASE("A workflow request that cannot be understood names the member", "[ter
   CHECK(fault_of_workflow({{"prompt", "  "}}) == "prompt: is missing");
   CHECK(fault_of_workflow({{"prompt", 5}}) == "prompt: must be text, is a whole number");
   CHECK(fault_of_workflow({{"prompt", "x"}, {"steps", "y"}}) == "steps: must be a list, is text");
+  CHECK(fault_of_workflow({{"prompt", "x"}, {"steps", {1}}})
+        == "steps[0]: must be a map, is a whole number");
   CHECK(fault_of_workflow({{"prompt", "x"}, {"steps", {{{"id", json::array()}}}}}).find("steps[0].")
         == 0);
   CHECK(fault_of_workflow({{"prompt", "x"}, {"llm_config", {{"llm_temperature", "hot"}}}})
