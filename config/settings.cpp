@@ -55,18 +55,25 @@ void read_qemu(const json& from, const std::string& path, qemu_options& to, std:
   in.refuse_unknown();
 }
 
-void read_prices(const json& from, const std::string& path, std::map<std::string, model_price>& to,
-                 std::string& fault) {
+/// Reads an object whose members are objects under names of the operator's own:
+/// `read_one(reader, value)`.
+template <class T, class F>
+void read_named(const json& from, const std::string& path, std::map<std::string, T>& to,
+                std::string& fault, F read_one) {
   if (!from.is_object()) {
     object_reader in{from, path, fault}; // says so
     return;
   }
   for (const auto& [name, value] : from.items()) {
     object_reader in{value, path + "." + name, fault};
-    in.member("input_usd", to[name].input_usd);
-    in.member("output_usd", to[name].output_usd);
+    read_one(in, to[name]);
     in.refuse_unknown();
   }
+}
+
+void read_price(object_reader& in, model_price& to) {
+  in.member("input_usd", to.input_usd);
+  in.member("output_usd", to.output_usd);
 }
 
 void read_endpoint(const json& from, const std::string& path, model_endpoint& to,
@@ -84,7 +91,7 @@ void read_endpoint(const json& from, const std::string& path, model_endpoint& to
   in.member("attempts_max", to.attempts_max);
   in.member("answer_bytes_max", to.answer_bytes_max);
   in.member_with("prices", [&](const json& value, const std::string& where) {
-    read_prices(value, where, to.prices, fault);
+    read_named(value, where, to.prices, fault, read_price);
   });
   in.refuse_unknown();
 }
@@ -136,21 +143,11 @@ bool read_limits(const json& from, const std::string& path, job_limits& to, std:
 }
 
 /// Types of the file are added to the built-in ones, or replace members of them.
-void read_vm_types(const json& from, const std::string& path, std::map<std::string, vm_type>& to,
-                   std::string& fault) {
-  if (!from.is_object()) {
-    object_reader in{from, path, fault}; // says so
-    return;
-  }
-  for (const auto& [name, value] : from.items()) {
-    object_reader in{value, path + "." + name, fault};
-    vm_type& type = to[name];
-    in.member("memory_mib", type.memory_mib);
-    in.member("processes", type.processes);
-    in.member("disk_mib", type.disk_mib);
-    in.member("kind", type.kind);
-    in.refuse_unknown();
-  }
+void read_vm_type(object_reader& in, vm_type& to) {
+  in.member("memory_mib", to.memory_mib);
+  in.member("processes", to.processes);
+  in.member("disk_mib", to.disk_mib);
+  in.member("kind", to.kind);
 }
 
 void read_doors(object_reader& in, settings& to) {
@@ -214,7 +211,7 @@ void read_all(const json& root, settings& to, std::string& fault) {
     read_limits(value, path, to.maxima, fault);
   });
   in.member_with("vm_types", [&](const json& value, const std::string& path) {
-    read_vm_types(value, path, to.vm_types, fault);
+    read_named(value, path, to.vm_types, fault, read_vm_type);
   });
   in.member("drain_grace_ms", to.drain_grace_ms);
   in.member("server_uid", to.server_uid);
