@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "app/commands.hpp"
-#include "app/terminal.hpp"
-#include "bridge/json.hpp"
+#include "app/show.hpp"
 #include "config/settings.hpp"
 #include "machines/image/build.hpp"
 
-#include <cstdio>
 #include <unistd.h>
 
 namespace berth {
@@ -85,7 +82,7 @@ void show(const image_line& one) {
 
 void show_all(const image_list& list, bool json) {
   if (json)
-    std::printf("%s\n", json_text(to_json(list)).c_str());
+    print_json(list);
   else
     for (const auto& one : list.images)
       show(one);
