@@ -18,7 +18,6 @@ namespace {
 
 using terminal::tint;
 
-constexpr std::uint32_t long_poll_ms = 20'000;
 /// How long the last events of a turn may be behind its answer.
 constexpr std::chrono::milliseconds late_events{2'000};
 
@@ -162,7 +161,7 @@ error chat_turn::find_start() {
 
 void chat_turn::ask_for_events() {
   reading_ = server_.send(
-      read_progress{.id = request_.conversation, .after = after_, .wait_ms = long_poll_ms});
+      read_progress{.id = request_.conversation, .after = after_, .wait_ms = client::news_wait_ms});
 }
 
 int chat_turn::run() {
@@ -176,9 +175,9 @@ int chat_turn::run() {
         server_.poll_item(),
         {nullptr, signals.fd(), ZMQ_POLLIN, 0},
     }};
-    auto wait = reply_ ? late_events : std::chrono::milliseconds{2 * long_poll_ms};
+    auto wait = reply_ ? late_events : client::silence_max;
     if (zmq::poll(items.data(), items.size(), wait) == 0 && !reply_)
-      return terminal::report("the server at " + server_.endpoint() + " does not answer any more");
+      return terminal::report(server_.silence());
     while (auto reply = server_.receive())
       if (error why = take(*reply))
         return terminal::report(why);

@@ -79,6 +79,12 @@ public:
     return std::move(*value);
   }
 
+  /// How long a question for news waits at the server.
+  static constexpr std::uint32_t news_wait_ms = 20'000;
+  /// After how long without an answer to it the server is given up, and the words for that.
+  static constexpr std::chrono::milliseconds silence_max{2 * news_wait_ms};
+  std::string silence() const { return "the server at " + endpoint_ + " does not answer any more"; }
+
   /// For zmq::poll beside other descriptors.
   zmq::pollitem_t poll_item() { return {socket_.handle(), 0, ZMQ_POLLIN, 0}; }
   const std::string& endpoint() const { return endpoint_; }

@@ -7,16 +7,18 @@
 
 #include <csignal>
 #include <ctime>
+#include <initializer_list>
 #include <unistd.h>
 
 namespace berth {
 
-/// SIGINT as a descriptor, for as long as something runs that it may end.
+/// Signals as a descriptor, for as long as something runs that they may end.
 class interrupts {
 public:
-  interrupts() {
+  explicit interrupts(std::initializer_list<int> which = {SIGINT}) {
     sigemptyset(&heard_);
-    sigaddset(&heard_, SIGINT);
+    for (int signal : which)
+      sigaddset(&heard_, signal);
     sigprocmask(SIG_BLOCK, &heard_, nullptr);
     fd_.reset(::signalfd(-1, &heard_, SFD_CLOEXEC | SFD_NONBLOCK));
   }

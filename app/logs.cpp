@@ -5,8 +5,6 @@ namespace berth {
 
 namespace {
 
-constexpr std::uint32_t long_poll_ms = 20'000;
-
 /// Output of a job that the server no longer streams, as far as history kept it.
 int show_past(client& server, const common_options& common, const std::string& job) {
   query_history query;
@@ -38,9 +36,9 @@ int command_logs(const common_options& common, const std::string& job, bool foll
     return terminal::report(server.error());
   berth::read next;
   next.job = job;
-  next.wait_ms = follow ? long_poll_ms : 0;
+  next.wait_ms = follow ? client::news_wait_ms : 0;
   for (;;) {
-    auto slice = (*server)->ask<output_slice>(next, std::chrono::milliseconds{2 * long_poll_ms});
+    auto slice = (*server)->ask<output_slice>(next, client::silence_max);
     if (!slice && slice.error() == ec::not_found && next.stdout_offset + next.stderr_offset == 0)
       return show_past(**server, common, job);
     if (!slice)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/interrupts.hpp"
 #include "app/show.hpp"
 #include "config/languages.hpp"
 #include "messages/fd.hpp"
 
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 
 #include <csignal>
@@ -17,7 +17,6 @@ namespace berth {
 
 namespace {
 
-constexpr std::uint32_t long_poll_ms = 20'000;
 constexpr std::size_t stdin_chunk = 64 * limits::kib;
 
 /// All that a descriptor holds, within a bound.
@@ -138,15 +137,7 @@ public:
     : server_(server)
     , json_(as_json)
     , job_(std::move(job))
-    , forwards_(forwards) {
-    sigset_t heard;
-    sigemptyset(&heard);
-    sigaddset(&heard, SIGINT);
-    sigaddset(&heard, SIGTERM);
-    sigaddset(&heard, SIGHUP);
-    sigprocmask(SIG_BLOCK, &heard, nullptr);
-    signals_ = owned_fd{::signalfd(-1, &heard, SFD_CLOEXEC)};
-  }
+    , forwards_(forwards) {}
 
   int follow();
 
@@ -168,12 +159,12 @@ private:
   std::uint64_t reading_ = 0;
   std::uint64_t stdin_id_ = 0;
   berth::read next_;
-  owned_fd signals_;
+  interrupts signals_{SIGINT, SIGTERM, SIGHUP};
 };
 
 void live_run::ask_for_output() {
   next_.job = job_;
-  next_.wait_ms = long_poll_ms;
+  next_.wait_ms = client::news_wait_ms;
   reading_ = server_.send(next_);
 }
 
@@ -182,12 +173,12 @@ int live_run::follow() {
   for (;;) {
     std::array<zmq::pollitem_t, 3> items{{
         server_.poll_item(),
-        {nullptr, signals_.get(), ZMQ_POLLIN, 0},
+        {nullptr, signals_.fd(), ZMQ_POLLIN, 0},
         {nullptr, 0, ZMQ_POLLIN, 0},
     }};
     bool listens = forwards_ && !writing_;
-    if (zmq::poll(items.data(), listens ? 3 : 2, std::chrono::milliseconds{2 * long_poll_ms}) == 0)
-      return terminal::report("the server at " + server_.endpoint() + " does not answer any more");
+    if (zmq::poll(items.data(), listens ? 3 : 2, client::silence_max) == 0)
+      return terminal::report(server_.silence());
     while (auto reply = server_.receive())
       if (auto code = take(*reply))
         return *code;
@@ -200,8 +191,7 @@ int live_run::follow() {
 
 /// False: the second signal, nobody wants to wait any longer.
 bool live_run::heed_signal() {
-  signalfd_siginfo heard{};
-  if (::read(signals_.get(), &heard, sizeof heard) != sizeof heard)
+  if (!signals_.take())
     return true;
   if (cancelled_)
     return false;

@@ -13,7 +13,6 @@ namespace {
 
 using terminal::tint;
 
-constexpr std::uint32_t long_poll_ms = 20'000;
 constexpr std::size_t input_chunk = 4096;
 
 /// One cell, from `submit` to its end: output as it comes, input from the terminal, interrupts.
@@ -53,7 +52,7 @@ private:
 
 void cell_run::ask_for_output() {
   next_.job = job_;
-  next_.wait_ms = long_poll_ms;
+  next_.wait_ms = client::news_wait_ms;
   reading_ = server_.send(next_);
 }
 
@@ -68,9 +67,8 @@ expected<outcome> cell_run::follow(const accepted& started) {
         {nullptr, 0, ZMQ_POLLIN, 0},
     }};
     bool listens = forwards_ && writing_ == 0;
-    if (zmq::poll(items.data(), listens ? 3 : 2, std::chrono::milliseconds{2 * long_poll_ms}) == 0)
-      return fail(ec::deadline,
-                  "the server at " + server_.endpoint() + " does not answer any more");
+    if (zmq::poll(items.data(), listens ? 3 : 2, client::silence_max) == 0)
+      return fail(ec::deadline, server_.silence());
     while (auto reply = server_.receive())
       if (error why = take(*reply))
         return why;

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/interrupts.hpp"
 #include "app/show.hpp"
 #include "app/workflow_tree.hpp"
-#include "messages/fd.hpp"
 
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
@@ -20,7 +18,6 @@ namespace {
 
 using terminal::tint;
 
-constexpr std::uint32_t long_poll_ms = 20'000;
 /// How often a tree is drawn while nothing but time goes by.
 constexpr std::chrono::milliseconds frame_time{200};
 /// Lines of what a step says that are drawn.
@@ -112,15 +109,7 @@ public:
     : server_(server)
     , json_(as_json)
     , drawn_(!as_json && ::isatty(2) == 1)
-    , id_(std::move(id)) {
-    sigset_t heard;
-    sigemptyset(&heard);
-    sigaddset(&heard, SIGINT);
-    sigaddset(&heard, SIGTERM);
-    sigaddset(&heard, SIGHUP);
-    sigprocmask(SIG_BLOCK, &heard, nullptr);
-    signals_ = owned_fd{::signalfd(-1, &heard, SFD_CLOEXEC)};
-  }
+    , id_(std::move(id)) {}
 
   int follow();
 
@@ -143,23 +132,20 @@ private:
   canvas canvas_;
   std::int64_t clock_ahead_ms_ = 0; // of ours, before the server's
   std::chrono::steady_clock::time_point answered_at_ = std::chrono::steady_clock::now();
-  owned_fd signals_;
+  interrupts signals_{SIGINT, SIGTERM, SIGHUP};
 };
 
 void live_workflow::ask() {
-  read_progress request;
-  request.id = id_;
-  request.after = seen_;
-  request.wait_ms = long_poll_ms;
-  reading_ = server_.send(request);
+  reading_ =
+      server_.send(read_progress{.id = id_, .after = seen_, .wait_ms = client::news_wait_ms});
 }
 
 int live_workflow::follow() {
   ask();
   for (;;) {
     std::array<zmq::pollitem_t, 2> items{
-        {server_.poll_item(), {nullptr, signals_.get(), ZMQ_POLLIN, 0}}};
-    auto pause = drawn_ ? frame_time : std::chrono::milliseconds{long_poll_ms};
+        {server_.poll_item(), {nullptr, signals_.fd(), ZMQ_POLLIN, 0}}};
+    auto pause = drawn_ ? frame_time : client::silence_max;
     zmq::poll(items.data(), items.size(), pause);
     while (auto reply = server_.receive())
       if (auto code = take(*reply))
@@ -167,18 +153,15 @@ int live_workflow::follow() {
     if (items[1].revents != 0 && !heed_signal())
       return 130;
     draw();
-    if (std::chrono::steady_clock::now() - answered_at_
-        > std::chrono::milliseconds{2 * long_poll_ms})
-      return terminal::report("the server at " + server_.endpoint()
-                              + " does not answer any more; `berth workflow status " + id_
+    if (std::chrono::steady_clock::now() - answered_at_ > client::silence_max)
+      return terminal::report(server_.silence() + "; `berth workflow status " + id_
                               + "` asks it again");
   }
 }
 
 /// False: the second signal, nobody wants to wait any longer.
 bool live_workflow::heed_signal() {
-  signalfd_siginfo heard{};
-  if (::read(signals_.get(), &heard, sizeof heard) != sizeof heard)
+  if (!signals_.take())
     return true;
   if (cancelled_)
     return false;
@@ -196,10 +179,10 @@ std::optional<int> live_workflow::take(const client_reply& reply) {
   auto page = client::read<progress_page>(reply);
   if (!page)
     return terminal::report(page.error());
-  for (const progress_event& each : page->events)
+  for (const progress_event& each : page->events) {
     show(each);
-  seen_ = std::max(seen_, page->last_seq == 0 || page->events.empty() ? page->last_seq
-                                                                      : page->events.back().seq);
+    seen_ = each.seq;
+  }
   if (tree_.ended())
     return finish();
   ask();
