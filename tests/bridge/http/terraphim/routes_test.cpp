@@ -494,6 +494,27 @@ TEST_CASE("A workflow started over the socket tells its progress, under the clie
   CHECK(ended["payload"] == ended["data"]);
 }
 
+TEST_CASE("A socket takes any number of sessions, and knows those of late", "[http][terraphim]") {
+  http_house house;
+  raw_socket socket{house.port(), "/ws"};
+  socket.message();
+  std::string session;
+  for (int i = 0; i < 1'030; ++i) {
+    session = "session_" + std::to_string(i);
+    socket.text(json{{"type", "start_workflow"},
+                     {"workflowType", "routing"},
+                     {"sessionId", session},
+                     {"config", {{"input", {{"prompt", "build"}}}}}}
+                    .dump());
+    json started = until(socket, "workflow_started");
+    REQUIRE(started["sessionId"] == session);
+    socket.text(json{{"type", "unsubscribe_workflow"}, {"sessionId", session}}.dump());
+    until(socket, "workflow_unsubscribed");
+  }
+  socket.text(json{{"type", "pause_workflow"}, {"sessionId", session}}.dump());
+  CHECK(until(socket, "workflow_paused")["sessionId"] == session);
+}
+
 TEST_CASE("A socket hears of a workflow that a POST started, and of its end after the answer",
           "[http][terraphim]") {
   http_house house;
