@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/reactor.hpp"
 
+#include "config/threads.hpp"
+
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -36,13 +37,7 @@ reactor::reactor()
   epoll_event event{.events = EPOLLIN, .data = {.u64 = wake_token}};
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0)
     die("epoll_ctl");
-  // Signals belong to the main thread.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { run(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_without_signals([this] { run(); });
 }
 
 reactor::~reactor() {

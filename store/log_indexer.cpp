@@ -2,11 +2,11 @@
 #include "store/log_indexer.hpp"
 
 #include "config/log.hpp"
+#include "config/threads.hpp"
 
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <csignal>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -30,13 +30,7 @@ log_indexer::log_indexer(journal index)
   , oldest_(at_.segment)
   , end_(at_)
   , indexed_(at_) {
-  // Signals belong to the main thread.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { run(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_without_signals([this] { run(); });
   ::pthread_setname_np(thread_.native_handle(), "berth-index");
 }
 

@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/qemu/file_worker.hpp"
 
-#include <csignal>
-#include <pthread.h>
+#include "config/threads.hpp"
 
 namespace berth::machines {
 
 file_worker::file_worker() {
-  // Signals belong to the main thread.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { run(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_without_signals([this] { run(); });
 }
 
 void file_worker::add(std::function<void()> task) {
