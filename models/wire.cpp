@@ -206,6 +206,8 @@ bool wire::engine::prepare(transfer& made) {
   set(CURLOPT_SSL_VERIFYPEER, 1L);
   set(CURLOPT_SSL_VERIFYHOST, 2L);
   set(CURLOPT_NOSIGNAL, 1L);
+  // An end never waits for a name server: libcurl would, for its thread that asks one.
+  set(CURLOPT_QUICK_EXIT, 1L);
   set(CURLOPT_FRESH_CONNECT, made.what.fresh_connection ? 1L : 0L);
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(made.what.connect_timeout.count()));
   set(CURLOPT_USERAGENT, (std::string{"berth/"} + version).c_str());
