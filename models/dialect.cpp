@@ -128,9 +128,9 @@ tool_call* answer_reader::call_at(std::size_t index) {
   return &answer_.tool_calls[index];
 }
 
-void answer_reader::add_arguments(tool_call& call, std::string_view text) {
+void answer_reader::add_to(std::string& part, std::string_view text) {
   if (charge(text.size()))
-    call.arguments += text;
+    part += text;
 }
 
 std::uint64_t answer_reader::count_in(const json& from, const char* name) {

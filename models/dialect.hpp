@@ -70,7 +70,8 @@ protected:
   void add_text(std::string_view text);
   /// The tool call of an index, made when it is new; none beyond the bound.
   tool_call* call_at(std::size_t index);
-  void add_arguments(tool_call& call, std::string_view text);
+  /// Adds a part of a tool call to what came of it, within the bound.
+  void add_to(std::string& part, std::string_view text);
   /// The number in a member, 0 for anything else.
   static std::uint64_t count_in(const json& from, const char* name);
   /// The text in a member, empty for anything else.

@@ -75,15 +75,15 @@ private:
     tool_call* call = call_at(answer_.tool_calls.size());
     if (call == nullptr)
       return;
-    call->id = text_in(from, "id");
-    call->name = text_in(*function, "name");
+    add_to(call->id, text_in(from, "id"));
+    add_to(call->name, text_in(*function, "name"));
     auto arguments = function->find("arguments");
     if (arguments == function->end() || arguments->is_null())
-      add_arguments(*call, "{}");
+      add_to(call->arguments, "{}");
     else if (arguments->is_string())
-      add_arguments(*call, arguments->get_ref<const std::string&>());
+      add_to(call->arguments, arguments->get_ref<const std::string&>());
     else
-      add_arguments(*call, json_text(*arguments));
+      add_to(call->arguments, json_text(*arguments));
   }
 };
 

@@ -128,17 +128,17 @@ private:
     if (call == nullptr)
       return;
     if (call->id.empty())
-      call->id = id;
+      add_to(call->id, id);
     auto function = from.find("function");
     if (function == from.end() || !function->is_object())
       return;
     if (call->name.empty())
-      call->name = text_in(*function, "name");
+      add_to(call->name, text_in(*function, "name"));
     auto arguments = function->find("arguments");
     if (arguments == function->end() || arguments->is_null())
       return;
-    add_arguments(*call,
-                  arguments->is_string() ? arguments->get<std::string>() : json_text(*arguments));
+    add_to(call->arguments,
+           arguments->is_string() ? arguments->get<std::string>() : json_text(*arguments));
   }
 
   std::string data_;
