@@ -102,12 +102,13 @@ public:
   static constexpr const char* name = "berth.model";
 
   model_actor::behavior_type make_behavior(model_actor::pointer self,
-                                           const std::vector<model_endpoint>& endpoints,
+                                           std::shared_ptr<const settings> values,
                                            progress_actor progress) {
     self_ = self;
+    values_ = std::move(values);
     progress_ = std::move(progress);
     inbox_ = std::make_shared<model_inbox>(caf::actor_cast<model_actor>(self));
-    for (const model_endpoint& each : endpoints) {
+    for (const model_endpoint& each : values_->models) {
       place& made = places_.emplace_back();
       made.settings = each;
       made.shown = models::plain_url(each.base_url);
@@ -150,8 +151,9 @@ private:
   model_list listed() const;
 
   model_actor::pointer self_ = nullptr;
+  std::shared_ptr<const settings> values_;
   progress_actor progress_;
-  std::vector<place> places_;
+  std::vector<place> places_; // one for each endpoint of the settings
   std::map<ticket, call> calls_;
   std::map<std::string, ticket> by_name_;
   ticket last_ticket_ = 0;
@@ -169,9 +171,7 @@ private:
 
 /// Which endpoint a question is for, or why there is none.
 expected<std::size_t> model_state::choose(const ask_model& asked) const {
-  std::vector<model_endpoint> all;
-  for (const place& each : places_)
-    all.push_back(each.settings);
+  const auto& all = values_->models;
   const model_endpoint* found = models::find_endpoint(all, asked.model);
   if (found == nullptr) {
     if (!asked.model.base_url.empty())
@@ -365,6 +365,8 @@ void model_state::wake_at(clock::time_point due) {
 /// Calls whose pause is over go on; calls that never got so far as the wire end at their deadline.
 void model_state::on_tick() {
   auto now = clock::now();
+  if (!next_tick_ || *next_tick_ > now)
+    return; // an earlier one took its place, and another one is under way
   next_tick_.reset();
   std::vector<ticket> late;
   std::vector<ticket> rested;
@@ -482,7 +484,7 @@ model_list model_state::listed() const {
 model_actor::behavior_type model_behavior(model_actor::stateful_pointer<model_state> self,
                                           std::shared_ptr<const settings> values,
                                           const progress_actor& progress) {
-  return state_of(self).make_behavior(self, values->models, progress);
+  return state_of(self).make_behavior(self, std::move(values), progress);
 }
 
 } // namespace
