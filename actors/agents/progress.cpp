@@ -85,7 +85,9 @@ private:
     if (node.empty())
       return;
     reader& late = node.mapped();
-    std::erase_if(waiting_of_, [ticket](const auto& each) { return each.second == ticket; });
+    auto [first, last] = waiting_of_.equal_range(late.request.id);
+    waiting_of_.erase(
+        std::find_if(first, last, [ticket](const auto& each) { return each.second == ticket; }));
     late.promise.deliver(page_of(late.request));
   }
 

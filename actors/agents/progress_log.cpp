@@ -19,22 +19,21 @@ const progress_event& progress_log::add(progress_event event) {
   const std::string id = event.id;
   stream& to = streams_[id];
   event.seq = ++to.last_seq;
-  to.ended = event.kind == progress_kind::ended;
+  mark_ended(to, id, event.kind == progress_kind::ended);
   std::size_t size = bytes_of(event);
   to.bytes += size;
   bytes_ += size;
   to.events.push_back(std::move(event));
   while (to.events.size() > events_max_)
     let_go_oldest(to);
-  if (to.ended)
-    ended_.push_back(id);
   keep_bound(id);
   return streams_.at(id).events.back();
 }
 
 bool progress_log::has_news(const read_progress& request) const {
   auto found = streams_.find(request.id);
-  return found != streams_.end() && (found->second.last_seq > request.after || found->second.ended);
+  return found != streams_.end()
+         && (found->second.last_seq > request.after || found->second.ended > 0);
 }
 
 progress_page progress_log::page(const read_progress& request, std::size_t events_max) const {
@@ -53,7 +52,7 @@ progress_page progress_log::page(const read_progress& request, std::size_t event
     made.events.assign(begin, begin + static_cast<std::ptrdiff_t>(std::min(left, events_max)));
   }
   std::uint64_t told = made.events.empty() ? request.after + made.lost : made.events.back().seq;
-  made.ended = from.ended && told >= from.last_seq;
+  made.ended = from.ended > 0 && told >= from.last_seq;
   return made;
 }
 
@@ -64,17 +63,25 @@ void progress_log::let_go_oldest(stream& from) {
   from.events.pop_front();
 }
 
+void progress_log::mark_ended(stream& one, const std::string& id, bool ended) {
+  if (one.ended > 0)
+    ended_.erase(one.ended);
+  one.ended = ended ? ++last_end_ : 0;
+  if (ended)
+    ended_.emplace(one.ended, id);
+}
+
 /// Streams that ended go first; then the oldest events of the one that grows.
 void progress_log::keep_bound(const std::string& but) {
-  while (bytes_ > bytes_max_ && !ended_.empty()) {
-    std::string id = std::move(ended_.front());
-    ended_.pop_front();
-    auto found = streams_.find(id);
-    bool again = std::ranges::find(ended_, id) != ended_.end();
-    if (id == but || again || found == streams_.end() || !found->second.ended)
+  for (auto each = ended_.begin(); bytes_ > bytes_max_ && each != ended_.end();) {
+    if (each->second == but) {
+      ++each;
       continue;
+    }
+    auto found = streams_.find(each->second);
     bytes_ -= found->second.bytes;
     streams_.erase(found);
+    each = ended_.erase(each);
   }
   stream& own = streams_.at(but);
   while (bytes_ > bytes_max_ && own.events.size() > 1)

@@ -36,18 +36,21 @@ private:
   struct stream {
     std::deque<progress_event> events;
     std::uint64_t last_seq = 0;
-    bool ended = false;
+    /// Its place in `ended_`; 0: it has not ended.
+    std::uint64_t ended = 0;
     std::size_t bytes = 0;
   };
 
   void let_go_oldest(stream& from);
+  void mark_ended(stream& one, const std::string& id, bool ended);
   void keep_bound(const std::string& but);
 
   std::size_t events_max_;
   std::size_t bytes_max_;
   std::size_t bytes_ = 0;
   std::map<std::string, stream> streams_;
-  std::deque<std::string> ended_; // oldest first; one that began again is not ended
+  std::map<std::uint64_t, std::string> ended_; // ids of the streams that have, oldest first
+  std::uint64_t last_end_ = 0;
 };
 
 } // namespace berth

@@ -83,3 +83,15 @@ TEST_CASE("Beyond the bound on memory streams that ended longest ago go first") 
     log.add(event_of("more", progress_kind::token, big));
   CHECK(log.bytes() <= 4000);
 }
+
+TEST_CASE("A stream that ended while it held the bound alone goes when another one grows") {
+  progress_log log{100, 3000};
+  std::string big(1000, 'x');
+  for (int i = 0; i < 3; ++i)
+    log.add(event_of("a", progress_kind::ended, big));
+  CHECK(log.knows("a"));
+  for (int i = 0; i < 3; ++i)
+    log.add(event_of("b", progress_kind::token, big));
+  CHECK_FALSE(log.knows("a"));
+  CHECK(log.bytes() <= 3000);
+}
