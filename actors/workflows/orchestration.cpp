@@ -299,26 +299,15 @@ private:
     for (const step_info* each : run.steps)
       plans += each->kind == "plan" ? 1 : 0;
     seen.steps_expected = plans + plan.workers.size() + 1;
-    team_state team = look_at_team(run, plan.workers);
-    for (const workflow_step* each : team.ready)
-      seen.start.push_back(ask_worker(run, plan, *each));
-    add_skipped(run, team, "worker", seen);
-    if (!team.all_ended)
-      return;
-    if (team.completed == 0) {
-      seen.end = ending{.status = workflow_status::failed,
-                        .error = "every worker failed: " + losses_of(run, "worker")};
-      return;
-    }
-    const step_info* join = run.find(synthesis_id);
-    if (join == nullptr)
-      seen.start.push_back(ask_synthesis(run, plan));
-    else if (join->status == workflow_status::completed)
-      seen.end = ending{.result = join->output, .chosen = join->id};
-    else if (is_terminal(join->status))
-      seen.end = ending{.status = workflow_status::failed,
-                        .result = outputs_of(run, plan),
-                        .error = std::string{synthesis_id} + ": " + join->error};
+    look_at_team(
+        run,
+        {.kind = "worker",
+         .members = plan.workers,
+         .ask_member = [&](const workflow_step& each) { return ask_worker(run, plan, each); },
+         .join = synthesis_id,
+         .ask_join = [&] { return ask_synthesis(run, plan); },
+         .outputs = [&] { return outputs_of(run, plan); }},
+        seen);
   }
 
   static std::string outputs_of(const run_view& run, const work_plan& plan) {

@@ -114,26 +114,14 @@ step_order ask_aggregate(const run_view& run) {
 void look_at_sections(const run_view& run, outlook& seen) {
   auto branches = branches_of(run.request);
   seen.steps_expected = branches.size() + 1;
-  team_state team = look_at_team(run, branches);
-  for (const workflow_step* each : team.ready)
-    seen.start.push_back(ask_branch(run, *each));
-  add_skipped(run, team, "branch", seen);
-  if (!team.all_ended)
-    return;
-  if (team.completed == 0) {
-    seen.end = ending{.status = workflow_status::failed,
-                      .error = "every branch failed: " + losses_of(run, "branch")};
-    return;
-  }
-  const step_info* join = run.find(aggregate_id);
-  if (join == nullptr)
-    seen.start.push_back(ask_aggregate(run));
-  else if (join->status == workflow_status::completed)
-    seen.end = ending{.result = join->output, .chosen = join->id};
-  else if (is_terminal(join->status))
-    seen.end = ending{.status = workflow_status::failed,
-                      .result = joined(run, "branch"),
-                      .error = std::string{aggregate_id} + ": " + join->error};
+  look_at_team(run,
+               {.kind = "branch",
+                .members = branches,
+                .ask_member = [&](const workflow_step& each) { return ask_branch(run, each); },
+                .join = aggregate_id,
+                .ask_join = [&] { return ask_aggregate(run); },
+                .outputs = [&] { return joined(run, "branch"); }},
+               seen);
 }
 
 // --- votes ---------------------------------------------------------------------------------------

@@ -18,36 +18,70 @@ const step_info* lost_need(const run_view& run, const workflow_step& member) {
   return nullptr;
 }
 
-} // namespace
+/// Where the members of a team are.
+struct team_state {
+  /// All that they need is there.
+  std::vector<const workflow_step*> ready;
+  /// What they need failed, so they cannot begin; with why.
+  std::vector<std::pair<const workflow_step*, std::string>> lost;
+  std::size_t completed = 0;
+  /// Every one is at its end.
+  bool all_ended = true;
+};
 
-team_state look_at_team(const run_view& run, const std::vector<workflow_step>& members) {
-  team_state team;
+team_state members_of(const run_view& run, const std::vector<workflow_step>& members) {
+  team_state now;
   for (const workflow_step& each : members) {
-    team.completed += run.completed(each.id) ? 1 : 0;
-    team.all_ended = team.all_ended && run.ended(each.id);
+    now.completed += run.completed(each.id) ? 1 : 0;
+    now.all_ended = now.all_ended && run.ended(each.id);
     if (run.find(each.id) != nullptr)
       continue;
     if (const step_info* lost = lost_need(run, each)) {
       const char* how = lost->status == workflow_status::failed ? "failed" : "was not done";
-      team.lost.emplace_back(&each, "it needs " + lost->id + ", which " + how);
+      now.lost.emplace_back(&each, "it needs " + lost->id + ", which " + how);
     } else if (std::ranges::all_of(each.depends_on,
                                    [&](const std::string& id) { return run.completed(id); })) {
-      team.ready.push_back(&each);
+      now.ready.push_back(&each);
     }
   }
-  return team;
+  return now;
 }
 
-void add_skipped(const run_view& run, const team_state& team, const std::string& kind,
-                 outlook& seen) {
-  for (const auto& [member, why] : team.lost) {
-    step_order made = order_of(run.request, *member, kind);
-    made.how = asking::given;
-    made.status = workflow_status::skipped;
-    made.reason = reading::shortened(member->prompt, 300);
-    made.error = why;
-    seen.start.push_back(std::move(made));
+/// A member that cannot begin, as a step that is skipped.
+step_order skipped(const run_view& run, const workflow_step& member, const std::string& kind,
+                   const std::string& why) {
+  step_order made = order_of(run.request, member, kind);
+  made.how = asking::given;
+  made.status = workflow_status::skipped;
+  made.reason = reading::shortened(member.prompt, 300);
+  made.error = why;
+  return made;
+}
+
+} // namespace
+
+void look_at_team(const run_view& run, const team& all, outlook& seen) {
+  team_state now = members_of(run, all.members);
+  for (const workflow_step* each : now.ready)
+    seen.start.push_back(all.ask_member(*each));
+  for (const auto& [member, why] : now.lost)
+    seen.start.push_back(skipped(run, *member, all.kind, why));
+  if (!now.all_ended)
+    return;
+  if (now.completed == 0) {
+    seen.end = ending{.status = workflow_status::failed,
+                      .error = "every " + all.kind + " failed: " + losses_of(run, all.kind)};
+    return;
   }
+  const step_info* join = run.find(all.join);
+  if (join == nullptr)
+    seen.start.push_back(all.ask_join());
+  else if (join->status == workflow_status::completed)
+    seen.end = ending{.result = join->output, .chosen = join->id};
+  else if (is_terminal(join->status))
+    seen.end = ending{.status = workflow_status::failed,
+                      .result = all.outputs(),
+                      .error = all.join + ": " + join->error};
 }
 
 void add_needed(brief& to, const run_view& run, const workflow_step& member) {

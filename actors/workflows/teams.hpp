@@ -4,28 +4,29 @@
 #include "actors/workflows/brief.hpp"
 #include "actors/workflows/pattern.hpp"
 
+#include <functional>
 #include <string>
 #include <vector>
 
 /// Steps that need each other's outputs and otherwise go at once: branches, workers.
 namespace berth {
 
-/// Where the members of a team are.
-struct team_state {
-  /// All that they need is there.
-  std::vector<const workflow_step*> ready;
-  /// What they need failed, so they cannot begin; with why.
-  std::vector<std::pair<const workflow_step*, std::string>> lost;
-  std::size_t completed = 0;
-  /// Every one is at its end.
-  bool all_ended = true;
+/// A team, and how one answer is made of its outputs.
+struct team {
+  /// Of its members' steps.
+  std::string kind;
+  const std::vector<workflow_step>& members;
+  std::function<step_order(const workflow_step&)> ask_member;
+  /// The step that joins the outputs.
+  std::string join;
+  std::function<step_order()> ask_join;
+  /// All outputs, for when nobody joined them.
+  std::function<std::string()> outputs;
 };
 
-team_state look_at_team(const run_view& run, const std::vector<workflow_step>& members);
-
-/// The members that cannot begin, as steps that are skipped.
-void add_skipped(const run_view& run, const team_state& team, const std::string& kind,
-                 outlook& seen);
+/// Begins the members that have what they need, skips those that never will, and when all are at
+/// their end has what they gave joined.
+void look_at_team(const run_view& run, const team& all, outlook& seen);
 
 /// The outputs that a member needs.
 void add_needed(brief& to, const run_view& run, const workflow_step& member);
