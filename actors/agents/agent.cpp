@@ -31,11 +31,6 @@ constexpr std::uint32_t context_window_default = 8192;
 constexpr const char* cut_off = "(This answer was interrupted: the server ended.)";
 constexpr const char* called_off = "(This turn was cancelled.)";
 
-std::string in_words(const error& why) {
-  refusal told = to_refusal(why);
-  return told.detail.empty() ? told.name : told.detail;
-}
-
 /// A turn between its chat and its reply.
 struct open_turn {
   chat request;
@@ -83,6 +78,7 @@ private:
 
   // Its records.
   void load();
+  void when_loaded(std::function<void()> what);
   void on_loaded(const record_page& head, const record_page& page);
   void not_loaded(const error& why);
   void mend_interrupted();
@@ -114,6 +110,7 @@ private:
   void close_now();
 
   bool speaks_to_workflow() const { return !turn_->request.progress.empty(); }
+  std::uint32_t rounds_max() const;
   std::string last_of_user() const;
 
   agent_actor::pointer self_ = nullptr;
@@ -173,15 +170,22 @@ caf::result<chat_reply> agent_state::on_chat(chat& request) {
   return promise;
 }
 
+/// A chat that waits for the records has its turn when they are there.
 caf::result<chat_cancelled> agent_state::on_cancel() {
-  bool busy = turn_ != nullptr;
-  if (busy)
-    call_off();
-  return chat_cancelled{.conversation = head_.conversation, .was_busy = busy};
+  auto promise = self_->make_response_promise<chat_cancelled>();
+  when_loaded([this, promise]() mutable {
+    bool busy = turn_ != nullptr;
+    if (busy)
+      call_off();
+    promise.deliver(chat_cancelled{.conversation = head_.conversation, .was_busy = busy});
+  });
+  return promise;
 }
 
-/// The turn ends as soon as what is under way answered.
+/// The turn ends as soon as what is under way answered. One that only waits for the disk has ended.
 void agent_state::call_off() {
+  if (turn_->finishing)
+    return;
   turn_->cancelled = true;
   if (!turn_->call.empty())
     self_->send(parts_.models, cancel_model{.call = turn_->call});
@@ -190,17 +194,13 @@ void agent_state::call_off() {
 
 caf::result<conversation_info> agent_state::on_tell(const list_conversations& request) {
   auto promise = self_->make_response_promise<conversation_info>();
-  auto tell = [this, promise, whole = !request.conversation.empty()]() mutable {
+  when_loaded([this, promise, whole = !request.conversation.empty()]() mutable {
     conversation_info told = head_;
     told.busy = turn_ != nullptr;
     if (whole)
       told.messages = conversation_.messages();
     promise.deliver(std::move(told));
-  };
-  if (loaded_)
-    tell();
-  else
-    when_loaded_.emplace_back(std::move(tell));
+  });
   return promise;
 }
 
@@ -253,6 +253,14 @@ void agent_state::load() {
           [this](const error& why) { not_loaded(why); });
 }
 
+/// Does something once the records are there, or cannot be had.
+void agent_state::when_loaded(std::function<void()> what) {
+  if (loaded_)
+    return what();
+  when_loaded_.push_back(std::move(what));
+  load();
+}
+
 void agent_state::not_loaded(const error& why) {
   loading_ = false;
   for (auto& each : std::exchange(waiting_, {}))
@@ -282,9 +290,9 @@ void agent_state::on_loaded(const record_page& head, const record_page& page) {
   bench_->remember_session(head_.session);
   if (std::exchange(head_.busy, false))
     mend_interrupted();
+  next_chat();
   for (auto& each : std::exchange(when_loaded_, {}))
     each();
-  next_chat();
 }
 
 /// The server ended in the middle of a turn: what was begun gets an end that says so.
@@ -422,13 +430,16 @@ void agent_state::execute_text() {
   run_programs(std::move(plan), false);
 }
 
+std::uint32_t agent_state::rounds_max() const {
+  std::uint32_t own = turn_->role.rounds_max;
+  return own > 0 ? own : parts_.config->agents.rounds_max;
+}
+
 void agent_state::next_round() {
   open_turn& turn = *turn_;
   if (turn.cancelled)
     return finish();
-  std::uint32_t most =
-      turn.role.rounds_max > 0 ? turn.role.rounds_max : parts_.config->agents.rounds_max;
-  if (turn.reply.rounds >= most) {
+  if (turn.reply.rounds >= rounds_max()) {
     turn.reply.cut = true;
     return run_users_programs();
   }
@@ -488,10 +499,7 @@ void agent_state::on_model_error(const error& why) {
 void agent_state::on_answer(model_answer answer) {
   open_turn& turn = *turn_;
   turn.call.clear();
-  turn.reply.usage.input_tokens += answer.usage.input_tokens;
-  turn.reply.usage.output_tokens += answer.usage.output_tokens;
-  turn.reply.usage.cost_usd += answer.usage.cost_usd;
-  turn.reply.usage.calls += answer.usage.calls;
+  add(turn.reply.usage, answer.usage);
   meter_.correct(turn.estimated, answer.usage.input_tokens);
   if (!answer.model.empty())
     turn.reply.model = answer.model;
@@ -514,11 +522,10 @@ void agent_state::take_calls(model_answer& answer) {
   turn.called_tools = true;
   turn.by_text = false;
   turn.to_the_model = true;
-  std::uint32_t most =
-      turn.role.rounds_max > 0 ? turn.role.rounds_max : parts_.config->agents.rounds_max;
-  if (turn.reply.rounds >= most)
+  if (turn.reply.rounds >= rounds_max())
     for (task& each : turn.todo)
-      each.fault = "error: not done: the bound of " + std::to_string(most) + " rounds is reached";
+      each.fault =
+          "error: not done: the bound of " + std::to_string(rounds_max()) + " rounds is reached";
   do_next();
 }
 
@@ -646,16 +653,13 @@ void agent_state::finish(std::string error) {
     rest.push_back({.role = speaker::assistant, .content = called_off});
     say(std::move(rest), false);
   }
-  turn.reply.results = joined(turn.shown);
+  turn.reply.results = joined(turn.shown, "\n\n");
   if (turn.request.execute)
     turn.reply.text = turn.reply.results;
   turn.reply.session = turn.reply.acts.empty() ? "" : bench_->session();
   head_.session = bench_->session();
   ++head_.turns;
-  head_.usage.input_tokens += turn.reply.usage.input_tokens;
-  head_.usage.output_tokens += turn.reply.usage.output_tokens;
-  head_.usage.cost_usd += turn.reply.usage.cost_usd;
-  head_.usage.calls += turn.reply.usage.calls;
+  add(head_.usage, turn.reply.usage);
   keep_head();
 }
 

@@ -64,13 +64,6 @@ std::string fault_of(const outcome& ended) {
   return "error: it did not end";
 }
 
-std::string list_of(const std::vector<std::string>& reasons) {
-  std::string text;
-  for (const std::string& reason : reasons)
-    text += (text.empty() ? "" : "; ") + reason;
-  return text;
-}
-
 /// The values that a cell showed.
 std::string values_of(const outcome& ended) {
   std::string text;
@@ -124,7 +117,7 @@ std::string without_middle(std::string_view text, std::size_t bytes_max) {
 
 std::string told_of(const outcome& ended, std::size_t bytes_max) {
   if (ended.state == job_state::blocked) {
-    std::string why = list_of(ended.verdict.reasons);
+    std::string why = joined(ended.verdict.reasons, "; ");
     return "error: blocked by the policy, the program did not run: "
            + (why.empty() ? ended.detail : why) + "\n";
   }
@@ -171,8 +164,8 @@ std::string shown_of(const std::string& language, const outcome& ended) {
 }
 
 std::string shown_of_block(const std::string& language, const std::vector<std::string>& reasons) {
-  return "Validation failed for " + language + " code: Code validation failed: " + list_of(reasons)
-         + "\nerror: blocked";
+  return "Validation failed for " + language
+         + " code: Code validation failed: " + joined(reasons, "; ") + "\nerror: blocked";
 }
 
 std::string shown_of_failure(const std::string& language, const std::string& why) {
@@ -194,11 +187,18 @@ std::string as_data(std::string_view result, std::string_view mark) {
   return text + "[end of tool output " + std::string{mark} + "]";
 }
 
-std::string joined(const std::vector<std::string>& pieces) {
+std::string joined(const std::vector<std::string>& pieces, std::string_view between) {
   std::string text;
-  for (const std::string& piece : pieces)
-    text += (text.empty() ? "" : "\n\n") + piece;
+  for (const std::string& piece : pieces) {
+    text += text.empty() ? "" : between;
+    text += piece;
+  }
   return text;
+}
+
+std::string in_words(const error& why) {
+  refusal told = to_refusal(why);
+  return told.detail.empty() ? told.name : told.detail;
 }
 
 std::string text_stream::take(std::string_view piece) {

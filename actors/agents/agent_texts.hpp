@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/caf.hpp"
 #include "messages/job.hpp"
 
 #include <string>
@@ -44,8 +45,11 @@ inline constexpr std::string_view shown_without_run = "No code was executed";
 /// text that tries to end its own mark cannot.
 std::string as_data(std::string_view result, std::string_view mark);
 
-/// Pieces of a text joined by blank lines.
-std::string joined(const std::vector<std::string>& pieces);
+/// Pieces of a text with something between them.
+std::string joined(const std::vector<std::string>& pieces, std::string_view between);
+
+/// What an error says, without its code if it says more.
+std::string in_words(const error& why);
 
 /// Bytes of a stream as text, piece by piece: a character that a piece cuts comes with the next.
 class text_stream {

@@ -107,6 +107,7 @@ private:
   void refresh(const std::string& id, std::function<void()> then);
   void close(const std::string& id, answered<conversation_closed> done);
   void evict();
+  void interrupt(const std::string& id, const seat& who);
   void check_drained();
 
   agents_actor::pointer self_ = nullptr;
@@ -118,6 +119,7 @@ private:
   std::map<std::uint64_t, question> questions_;
   std::uint64_t last_question_ = 0;
   std::size_t turns_alive_ = 0; // conversations with a chat under way
+  std::size_t chats_open_ = 0;  // that are not answered yet
   bool is_draining_ = false;
   std::uint32_t interrupted_ = 0;
   caf::typed_response_promise<drained> draining_;
@@ -132,6 +134,8 @@ agents_actor::behavior_type agents_state::make_behavior(agents_actor::pointer se
     for (auto& [id, each] : awake_)
       caf::anon_send_exit(each.actor, caf::exit_reason::user_shutdown);
     awake_.clear();
+    for (auto& [ticket, each] : std::exchange(questions_, {}))
+      each.give_up(fail(ec::shutting_down, "the server ends"));
     self_->quit(end.reason);
   });
   self_->request(parts_.records, caf::infinite, get_records{.kind = "conversation"})
@@ -190,10 +194,11 @@ void agents_state::ask(const std::string& id, Request request, answered<Reply> d
       --found->second.open;
       if (is_chat && --found->second.chats == 0)
         --turns_alive_;
+      else if (is_chat && is_draining_)
+        interrupt(id, found->second); // at the chat that waited for this one
       found->second.last_used = clock::now();
     }
     done(std::move(answer));
-    check_drained();
   };
   self_->request(agent.actor, caf::infinite, std::move(request))
       .then([settle](Reply& reply) { settle(std::move(reply)); },
@@ -222,7 +227,6 @@ void agents_state::on_down(const caf::actor_addr& who) {
     each.give_up(fail(ec::internal, "the agent of " + id + " failed"));
   if (!lost.empty())
     log::error("agents", "an agent failed", {{"conversation", id}});
-  check_drained();
 }
 
 /// Ends an agent that nobody asks anything. Its conversation stays in the store.
@@ -259,14 +263,17 @@ caf::result<chat_reply> agents_state::on_chat(chat& request) {
     known_.emplace(id, std::move(fresh));
     evict();
   }
+  ++chats_open_;
   ask<chat_reply>(id, std::move(request), [this, promise, id](expected<chat_reply> answer) mutable {
     // What the conversation became is known before its answer is: a list asked for next has it.
     auto kept = std::make_shared<expected<chat_reply>>(std::move(answer));
-    refresh(id, [promise, kept]() mutable {
+    refresh(id, [this, promise, kept]() mutable {
       if (*kept)
         promise.deliver(std::move(**kept));
       else
         promise.deliver(kept->error());
+      --chats_open_;
+      check_drained();
     });
   });
   return promise;
@@ -385,14 +392,18 @@ caf::result<drained> agents_state::on_drain() {
   for (const auto& [id, each] : awake_)
     if (each.chats > 0) {
       ++interrupted_;
-      caf::anon_send(each.actor, cancel_chat{.conversation = id});
+      interrupt(id, each);
     }
   check_drained();
   return promise;
 }
 
+void agents_state::interrupt(const std::string& id, const seat& who) {
+  caf::anon_send(who.actor, cancel_chat{.conversation = id});
+}
+
 void agents_state::check_drained() {
-  if (is_draining_ && turns_alive_ == 0 && draining_.pending())
+  if (is_draining_ && chats_open_ == 0 && draining_.pending())
     draining_.deliver(drained{.ended = 0, .interrupted = interrupted_});
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/agents/tools.hpp"
 
+#include "actors/agents/agent_texts.hpp"
 #include "config/languages.hpp"
 #include "config/reader.hpp"
 #include "messages/limits.hpp"
@@ -16,13 +17,6 @@ using config::json;
 
 constexpr std::array<std::string_view, 5> tool_names{"execute_code", "read_file", "write_file",
                                                      "list_files", "rollback"};
-
-std::string list_of(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words)
-    text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
 
 json text_member(const char* meaning) {
   return {{"type", "string"}, {"description", meaning}};
@@ -92,7 +86,7 @@ execute_code_call read_execute(const json& from, const role_info& role, std::str
     call.language = *known;
   else
     fault = "language: unknown: " + call.language.substr(0, 64) + ", must be one of "
-            + list_of(role.allowed_languages);
+            + joined(role.allowed_languages, ", ");
   if (call.code.find_first_not_of(" \t\r\n") == std::string::npos)
     fault = "code: must not be empty";
   return call;
@@ -134,14 +128,14 @@ tool_request read_request(std::string_view name, const json& from, const role_in
   return call;
 }
 
-/// Parses arguments; some models send an object as a text of JSON within JSON.
+/// Parses arguments, within bounds; some models send an object as a text of JSON within JSON.
 config::parsed parse_arguments(const std::string& text) {
   if (text.find_first_not_of(" \t\r\n") == std::string::npos)
     return {json::object(), {}};
-  config::parsed read = config::parse(text);
+  auto read = config::parse_ordered(text);
   if (read.fault.empty() && read.root.is_string())
-    read = config::parse(read.root.get<std::string>());
-  return read;
+    read = config::parse_ordered(read.root.get<std::string>());
+  return {json(std::move(read.root)), std::move(read.fault)};
 }
 
 /// Characters, not bytes.
@@ -208,7 +202,7 @@ parsed_call parse_call(const tool_call& call, const role_info& role) {
 std::string refusal_of_code(const execute_code_call& call, const role_info& role) {
   if (std::ranges::find(role.allowed_languages, call.language) == role.allowed_languages.end())
     return "Unsupported language: " + call.language + "; this agent may use "
-           + list_of(role.allowed_languages);
+           + joined(role.allowed_languages, ", ");
   if (role.max_code_length > 0 && length_of(call.code) > role.max_code_length)
     return "Code exceeds maximum length of " + std::to_string(role.max_code_length) + " characters";
   return {};
@@ -218,7 +212,7 @@ std::string acting_prompt(const role_info& role, acting how) {
   if (how == acting::none)
     return {};
   std::string text = "You have a Linux machine of your own, without network. Programs may be in "
-                     + list_of(role.allowed_languages)
+                     + joined(role.allowed_languages, ", ")
                      + "; the working directory is /work and files stay between runs. ";
   if (how == acting::tools)
     text += "Use the tools to run programs and to work with files. ";

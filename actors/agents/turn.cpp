@@ -54,6 +54,13 @@ text_plan plan_of(std::string_view text, const role_info& role, double least, bo
 
 } // namespace
 
+void add(model_usage& to, const model_usage& more) {
+  to.input_tokens += more.input_tokens;
+  to.output_tokens += more.output_tokens;
+  to.cost_usd += more.cost_usd;
+  to.calls += more.calls;
+}
+
 model_choice chosen_model(const role_info& role, const model_choice& asked) {
   model_choice made = role.model;
   if (!asked.provider.empty())

@@ -30,6 +30,9 @@ struct text_plan {
   bool has_code = false;
 };
 
+/// Sums up.
+void add(model_usage& to, const model_usage& more);
+
 /// The model for a turn: the role's, with what the request says otherwise.
 model_choice chosen_model(const role_info& role, const model_choice& asked);
 

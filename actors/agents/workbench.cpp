@@ -16,11 +16,6 @@ namespace {
 
 constexpr std::uint32_t output_wait_ms = 20'000;
 
-std::string in_words(const error& why) {
-  refusal told = to_refusal(why);
-  return told.detail.empty() ? told.name : told.detail;
-}
-
 /// Text for a redactor and back.
 std::string redacted_text(std::string text) {
   bytes raw{text.begin(), text.end()};
@@ -390,7 +385,9 @@ void workbench::write_it(std::uint64_t offset, std::size_t from) {
               std::get<write_file_call>(what_).append = false;
               write_it(there.size, 0);
             },
-            [this](const error&) {
+            [this, on_error](const error& why) {
+              if (why != ec::not_found) // it may be there: from its beginning it would be lost
+                return on_error(why);
               std::get<write_file_call>(what_).append = false;
               write_it(0, 0);
             });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/workflows/workflow.hpp"
 
+#include "actors/agents/turn.hpp"
 #include "actors/ids.hpp"
 #include "actors/workflows/bounds.hpp"
 #include "config/log.hpp"
@@ -240,22 +241,11 @@ void workflow_state::ask_role(std::size_t step, const step_order& order) {
 void workflow_state::ask_for_text(std::size_t step, const step_order& order,
                                   const role_info& role) {
   ask_model request{.call = call_of(step),
-                    .model = role.model,
+                    .model = chosen_model(role, order.model),
                     .json = order.how == asking::json_value,
                     .context_window = role.context_window,
                     .progress = run_->info().workflow,
                     .step = run_->info().steps[step].id};
-  const model_choice& own = order.model;
-  if (!own.base_url.empty() || !own.provider.empty()) {
-    request.model.provider = own.provider.empty() ? request.model.provider : own.provider;
-    request.model.base_url = own.base_url.empty() ? request.model.base_url : own.base_url;
-  }
-  if (!own.model.empty())
-    request.model.model = own.model;
-  if (own.temperature)
-    request.model.temperature = own.temperature;
-  if (own.max_tokens)
-    request.model.max_tokens = own.max_tokens;
   const std::string& system =
       order.system_prompt.empty() ? role.system_prompt : order.system_prompt;
   if (!system.empty())

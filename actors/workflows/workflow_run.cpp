@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "actors/workflows/workflow_run.hpp"
 
+#include "actors/agents/turn.hpp"
 #include "actors/workflows/bounds.hpp"
 #include "actors/workflows/reading.hpp"
 #include "actors/workflows/stand_in.hpp"
@@ -10,13 +11,6 @@
 namespace berth {
 
 namespace {
-
-void add(model_usage& to, const model_usage& more) {
-  to.input_tokens += more.input_tokens;
-  to.output_tokens += more.output_tokens;
-  to.cost_usd += more.cost_usd;
-  to.calls += more.calls;
-}
 
 /// A program's output as a step's record shows it.
 void shorten(bytes& output) {

@@ -124,6 +124,7 @@ public:
   };
   std::vector<submit> jobs;
   std::map<std::string, std::string> files;
+  bool files_are_busy = false;       // they are not told of
   std::vector<std::string> sessions; // open ones
   std::vector<rollback> rollbacks;
   std::uint32_t snapshots = 0;
@@ -132,6 +133,7 @@ public:
   // The store.
   std::map<std::pair<std::string, std::string>, std::map<std::uint64_t, put_record>> kept;
   bool store_is_broken = false;
+  bool store_is_unreadable = false;
   std::vector<progress_event> events;
 
 private:
@@ -204,6 +206,8 @@ private:
               return recorded{.number = x.seq};
             },
             [this](const get_records& x) -> caf::result<record_page> {
+              if (store_is_unreadable)
+                return fail(ec::store_failed, "the disk is gone");
               record_page page;
               for (const auto& [place, rows] : kept)
                 for (const auto& [seq, row] : rows)
@@ -319,6 +323,8 @@ private:
               return file_info{.path = x.path, .size = file.size()};
             },
             [this](const stat_file& x) -> caf::result<file_info> {
+              if (files_are_busy)
+                return fail(ec::conflict, "session: it is held");
               auto found = files.find(x.path);
               if (found == files.end())
                 return fail(ec::not_found, "path: there is no " + x.path);

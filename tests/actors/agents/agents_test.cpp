@@ -410,6 +410,32 @@ TEST_CASE("What cannot be kept is said", "[agents]") {
   CHECK(has(reply.answer()->error, "not kept: "));
 }
 
+TEST_CASE("What cannot be read is said each time, until it can be", "[agents]") {
+  scripted_office office;
+  office.store_is_unreadable = true;
+  for (int i = 0; i < 2; ++i) {
+    auto reply = office.say("Hi");
+    REQUIRE(reply.answered());
+    CHECK(reply.answer().error() == ec::store_failed);
+  }
+  CHECK(tell(office).messages.empty());
+  office.store_is_unreadable = false;
+  office.answers("Hello.");
+  CHECK(office.say("Hi").answer()->text == "Hello.");
+}
+
+TEST_CASE("To add to a file that cannot be looked at changes nothing of it", "[agents]") {
+  scripted_office office;
+  office.files["a.txt"] = "old";
+  office.files_are_busy = true;
+  office.calls({{"write_file", R"({"path": "a.txt", "content": "new", "append": true})"}});
+  office.answers("Sorry.");
+  auto reply = office.say("Add");
+  REQUIRE(reply.answered());
+  CHECK(has(reply.answer()->acts.at(0).told, "it is held"));
+  CHECK(office.files["a.txt"] == "old");
+}
+
 TEST_CASE("Conversations are listed, shown and closed", "[agents]") {
   scripted_office office;
   office.answers("a");
@@ -498,6 +524,20 @@ TEST_CASE("Draining ends every turn and refuses new ones", "[agents]") {
   CHECK(one.answer()->error == "cancelled");
   CHECK(two.answered());
   CHECK(office.say("More").answer().error() == ec::shutting_down);
+}
+
+TEST_CASE("Draining ends chats that wait for another one, too", "[agents]") {
+  scripted_office office;
+  auto first = office.say("One");
+  auto second = office.say("Two");
+  auto third = office.say("Three");
+  auto done = office.ask<drained>(office.agents, drain{});
+  REQUIRE(done.answered());
+  CHECK(done.answer()->interrupted == 1);
+  for (auto* each : {&first, &second, &third}) {
+    REQUIRE(each->answered());
+    CHECK(each->answer()->error == "cancelled");
+  }
 }
 
 TEST_CASE("Fifty conversations at once are apart", "[agents]") {

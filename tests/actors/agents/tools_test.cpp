@@ -78,6 +78,8 @@ TEST_CASE("A wrong call gets an error that a model can act on", "[agents]") {
   CHECK(fault_of_call("execute_code", "{\"language\": \"python\", \"code\": \"pri")
             .find("error: execute_code: the arguments are not JSON: line 1")
         == 0);
+  CHECK(fault_of_call("execute_code", std::string(1'000'000, '[')).find("nested deeper than 64")
+        != std::string::npos);
   CHECK(fault_of_call("execute_code", R"j({"language": "python"})j")
         == "error: execute_code: code: is missing");
   CHECK(fault_of_call("execute_code", "[1]").find("must be an object, is a list")
