@@ -405,6 +405,39 @@ std::size_t clear_cgroup(const std::string& path, int tries, bool& removed) {
   return killed;
 }
 
+std::uint32_t cgroup_handles::list(std::vector<int>& fds) const {
+  std::uint32_t bits = 0;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (!files[i])
+      continue;
+    bits |= 1U << i;
+    fds.push_back(files[i].get());
+  }
+  return bits;
+}
+
+std::size_t cgroup_handles::take(std::uint32_t bits, std::vector<owned_fd>& fds) {
+  std::size_t taken = 0;
+  for (std::size_t i = 0; i < files.size() && taken < fds.size(); ++i)
+    if ((bits & 1U << i) != 0)
+      files[i] = std::move(fds[taken++]);
+  return taken;
+}
+
+machine_usage cgroup_handles::usage() const {
+  machine_usage used;
+  used.memory_bytes = read_group_number(get(spawner::handle_memory_usage));
+  used.memory_peak_bytes =
+      std::max(read_group_number(get(spawner::handle_memory_peak)), used.memory_bytes);
+  used.processes = read_group_number(get(spawner::handle_pids_usage));
+  used.oom_kills = read_group_key(get(spawner::handle_memory_events), "oom_kill");
+  int cpu = get(spawner::handle_cpu_usage);
+  used.cpu_us = read_group_key(cpu, "usage_usec");
+  if (used.cpu_us == 0)
+    used.cpu_us = read_group_number(cpu) / 1000;
+  return used;
+}
+
 std::uint64_t read_group_number(int fd) {
   char text[32];
   ssize_t count = fd < 0 ? -1 : ::pread(fd, text, sizeof text, 0);

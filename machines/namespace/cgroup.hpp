@@ -38,6 +38,19 @@ inline constexpr std::uint64_t machine_overhead_processes = 16;
 
 /// One machine's open group files; indices are bit numbers of spawner::handle_bit.
 struct cgroup_handles {
+  owned_fd& operator[](spawner::handle_bit bit) {
+    return files[static_cast<std::size_t>(__builtin_ctz(bit))];
+  }
+  int get(spawner::handle_bit bit) const {
+    return files[static_cast<std::size_t>(__builtin_ctz(bit))].get();
+  }
+  /// Adds those that are there to what goes with a packet, and returns their bits.
+  std::uint32_t list(std::vector<int>& fds) const;
+  /// Takes those of the bits from what came with a packet, first in it. Returns how many.
+  std::size_t take(std::uint32_t bits, std::vector<owned_fd>& fds);
+  /// What the group's files tell of the machine.
+  machine_usage usage() const;
+
   std::array<owned_fd, spawner::handle_count> files;
   /// cgroup.procs of each hierarchy the machine has a group in; there are no more hierarchies than
   /// controllers. Absent ones come last.

@@ -99,7 +99,7 @@ int mount_disk(site& at) {
           : ::mount("disk", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, at.plan.disk_options.c_str())
                 != 0)
     return -errno;
-  auto& disk = at.handles.files[static_cast<std::size_t>(__builtin_ctz(spawner::handle_disk))];
+  auto& disk = at.handles[spawner::handle_disk];
   disk.reset(::open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC));
   return disk ? 0 : -errno;
 }
@@ -254,12 +254,7 @@ int leave_house(site& at) {
 int report_prepared(site& at) {
   containment_report report{.step = step_prepared};
   std::vector<int> fds;
-  for (std::size_t i = 0; i < at.handles.files.size(); ++i) {
-    if (!at.handles.files[i])
-      continue;
-    report.handles |= 1U << i;
-    fds.push_back(at.handles.files[i].get());
-  }
+  report.handles = at.handles.list(fds);
   for (const auto& one : at.handles.procs) {
     if (!one)
       continue;

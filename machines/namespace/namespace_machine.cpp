@@ -10,7 +10,6 @@
 #include <sys/vfs.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
@@ -79,9 +78,6 @@ public:
   const std::string& id() const { return spec_.id; }
 
 private:
-  int handle(spawner::handle_bit bit) const {
-    return handles_[static_cast<std::size_t>(__builtin_ctz(bit))].get();
-  }
   void open_channel();
   void on_frame(guest::from_guest frame);
   void lose(std::string why, bool out_of_memory, bool dying);
@@ -114,11 +110,11 @@ private:
   const std::shared_ptr<guest_channel> channel_;
 
   mutable std::mutex mutex_;
-  bool closed_ = false;                                 // guarded by mutex_
-  machine_limits limits_;                               // guarded by mutex_
-  std::uint32_t next_ticket_ = 1;                       // guarded by mutex_
-  std::uint64_t watchdog_kills_ = 0;                    // guarded by mutex_
-  std::array<owned_fd, spawner::handle_count> handles_; // guarded by mutex_
+  bool closed_ = false;              // guarded by mutex_
+  machine_limits limits_;            // guarded by mutex_
+  std::uint32_t next_ticket_ = 1;    // guarded by mutex_
+  std::uint64_t watchdog_kills_ = 0; // guarded by mutex_
+  cgroup_handles handles_;           // guarded by mutex_
 };
 
 /// The source's link to its spawner. Held by the machines too, so that none outlives it.
@@ -348,10 +344,7 @@ void namespace_source::one_machine::await_hello(std::chrono::milliseconds within
 void namespace_source::one_machine::on_created(const report& said, std::vector<owned_fd>& fds) {
   {
     std::lock_guard guard{mutex_};
-    std::size_t at = 0;
-    for (std::size_t i = 0; i < handles_.size() && at < fds.size(); ++i)
-      if ((said.handles & 1U << i) != 0)
-        handles_[i] = std::move(fds[at++]);
+    handles_.take(said.handles, fds);
     created_ = true;
     await_hello(source_->settings.hello_within);
     // Limits that were set in between.
@@ -451,8 +444,7 @@ void namespace_source::one_machine::gone() {
   {
     // A usage() of another thread finds nothing from now on.
     std::lock_guard guard{mutex_};
-    for (auto& fd : handles_)
-      fd.reset();
+    handles_ = {};
   }
   auto listener = std::move(listener_);
   auto self = shared_from_this();
@@ -505,8 +497,8 @@ void namespace_source::one_machine::send(const guest::to_guest& message) {
 
 void namespace_source::one_machine::apply_limits_locked() {
   // A limit below what is used now is the kernel's to refuse (v1) or to enforce (v2).
-  (void)write_group_number(handle(spawner::handle_memory_limit), group_memory_limit(limits_));
-  (void)write_group_number(handle(spawner::handle_pids_limit),
+  (void)write_group_number(handles_.get(spawner::handle_memory_limit), group_memory_limit(limits_));
+  (void)write_group_number(handles_.get(spawner::handle_pids_limit),
                            limits_.processes + machine_overhead_processes);
 }
 
@@ -538,19 +530,11 @@ void namespace_source::one_machine::set_limits(const machine_limits& wanted) {
 
 machine_usage namespace_source::one_machine::usage() const {
   std::lock_guard guard{mutex_};
-  machine_usage used;
-  used.memory_bytes = read_group_number(handle(spawner::handle_memory_usage));
-  used.memory_peak_bytes =
-      std::max(read_group_number(handle(spawner::handle_memory_peak)), used.memory_bytes);
-  used.processes = read_group_number(handle(spawner::handle_pids_usage));
-  used.oom_kills =
-      watchdog_kills_ + read_group_key(handle(spawner::handle_memory_events), "oom_kill");
-  int cpu = handle(spawner::handle_cpu_usage);
-  used.cpu_us = read_group_key(cpu, "usage_usec");
-  if (used.cpu_us == 0)
-    used.cpu_us = read_group_number(cpu) / 1000;
+  machine_usage used = handles_.usage();
+  used.oom_kills += watchdog_kills_;
   struct statfs disk {};
-  if (handle(spawner::handle_disk) >= 0 && ::fstatfs(handle(spawner::handle_disk), &disk) == 0) {
+  if (handles_.get(spawner::handle_disk) >= 0
+      && ::fstatfs(handles_.get(spawner::handle_disk), &disk) == 0) {
     auto block = static_cast<std::uint64_t>(disk.f_bsize);
     used.disk_limit_bytes = disk.f_blocks * block;
     used.disk_bytes = (disk.f_blocks - disk.f_bfree) * block;

@@ -87,11 +87,8 @@ struct living {
   int failed_error = 0;
   std::uint64_t watchdog_kills = 0;
 
-  int handle(spawner::handle_bit bit) const {
-    return handles.files[static_cast<std::size_t>(__builtin_ctz(bit))].get();
-  }
   std::uint64_t oom_kills() const {
-    return watchdog_kills + read_group_key(handle(spawner::handle_memory_events), "oom_kill");
+    return watchdog_kills + read_group_key(handles.get(spawner::handle_memory_events), "oom_kill");
   }
 };
 
@@ -523,10 +520,7 @@ bool spawner_process::take_report(living& one, std::vector<owned_fd>& fds) {
   std::size_t wanted = static_cast<std::size_t>(__builtin_popcount(said.handles)) + said.procs + 1;
   if (one.prepared || fds.size() != wanted || said.procs > one.handles.procs.size())
     return false;
-  std::size_t at = 0;
-  for (std::size_t i = 0; i < one.handles.files.size(); ++i)
-    if ((said.handles & 1U << i) != 0)
-      one.handles.files[i] = std::move(fds[at++]);
+  std::size_t at = one.handles.take(said.handles, fds);
   for (std::uint32_t i = 0; i < said.procs; ++i)
     one.handles.procs[i] = std::move(fds[at++]);
   one.proc = std::move(fds[at]);
@@ -541,16 +535,11 @@ void spawner_process::announce(living& one) {
     return;
   report note{.kind = report_kind::created, .number = one.number};
   std::vector<int> handles;
-  for (std::size_t i = 0; i < one.handles.files.size(); ++i) {
-    if (!one.handles.files[i])
-      continue;
-    note.handles |= 1U << i;
-    handles.push_back(one.handles.files[i].get());
-  }
+  note.handles = one.handles.list(handles);
   tell(note, handles);
   layered_machine layered{.number = one.number,
                           .pidfd = one.pidfd.get(),
-                          .disk = one.handle(spawner::handle_disk),
+                          .disk = one.handles.get(spawner::handle_disk),
                           .proc = one.proc.get(),
                           .uid = uid_of(one),
                           .procs = {}};
@@ -562,7 +551,7 @@ void spawner_process::announce(living& one) {
   for (auto bit :
        {spawner::handle_memory_limit, spawner::handle_memory_peak, spawner::handle_pids_limit,
         spawner::handle_pids_usage, spawner::handle_cpu_usage})
-    one.handles.files[static_cast<std::size_t>(__builtin_ctz(bit))].reset();
+    one.handles[bit].reset();
 }
 
 void spawner_process::destroy(std::uint64_t number) {
@@ -683,7 +672,8 @@ pid_t pid_of(int pidfd) {
 
 int spawner_process::resize_disk(const living& one, std::uint64_t bytes,
                                  std::uint64_t extra_inodes) const {
-  owned_fd disk{::fspick(one.handle(spawner::handle_disk), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC)};
+  owned_fd disk{
+      ::fspick(one.handles.get(spawner::handle_disk), "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC)};
   if (!disk)
     return errno;
   const std::string size = std::to_string(bytes);
@@ -757,12 +747,12 @@ bool spawner_process::kill_largest(const living& one) {
 /// The job's own limit, see group_memory_limit. Cheap first: most machines use little.
 void spawner_process::watch_group(living& one) {
   std::uint64_t allowed = one.limits.memory_bytes + machine_overhead_bytes;
-  if (read_group_number(one.handle(spawner::handle_memory_usage)) <= allowed)
+  if (read_group_number(one.handles.get(spawner::handle_memory_usage)) <= allowed)
     return;
-  int stat = one.handle(spawner::handle_memory_stat);
+  int stat = one.handles.get(spawner::handle_memory_stat);
   std::uint64_t anonymous = read_group_key(stat, "anon") + read_group_key(stat, "rss");
   std::uint64_t shared = read_group_key(stat, "shmem");
-  std::uint64_t files = disk_used(one.handle(spawner::handle_disk));
+  std::uint64_t files = disk_used(one.handles.get(spawner::handle_disk));
   std::uint64_t used = anonymous + (shared > files ? shared - files : 0);
   if (used <= allowed)
     return;
@@ -775,7 +765,7 @@ void spawner_process::watch_group(living& one) {
 /// Without a group. The interpreters' overhead makes up for what they share with their template.
 void spawner_process::watch_processes(living& one) {
   std::uint64_t allowed = one.limits.memory_bytes + machine_overhead_bytes;
-  std::uint64_t disk = disk_used(one.handle(spawner::handle_disk));
+  std::uint64_t disk = disk_used(one.handles.get(spawner::handle_disk));
   if (memory_of_processes(one.proc.get(), allowed, disk) <= allowed)
     return;
   ++one.watchdog_kills;

@@ -321,11 +321,9 @@ void launcher_process::on_side(std::uint64_t number) {
     handles.push_back(fd.get());
   tell({.kind = report_kind::launched, .number = number, .handles = said.handles}, handles);
   // Ours is the counter of kills alone.
-  std::size_t place = 0;
-  for (std::uint32_t bit = 1; bit < spawner::handle_memory_events; bit <<= 1)
-    place += (said.handles & bit) != 0 ? 1 : 0;
-  if ((said.handles & spawner::handle_memory_events) != 0)
-    one.memory_events = std::move(fds[place]);
+  cgroup_handles taken;
+  taken.take(said.handles, fds);
+  one.memory_events = std::move(taken[spawner::handle_memory_events]);
 }
 
 void launcher_process::on_end(std::uint64_t number) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/qemu/vm_process.hpp"
 
-#include "machines/namespace/cgroup.hpp"
-
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -220,10 +218,7 @@ void vm_process::on_report(const report& said, std::vector<owned_fd>& fds) {
   switch (said.kind) {
   case report_kind::launched: {
     std::lock_guard guard{mutex_};
-    std::size_t at = 0;
-    for (std::size_t i = 0; i < handles_.size() && at < fds.size(); ++i)
-      if ((said.handles & 1U << i) != 0)
-        handles_[i] = std::move(fds[at++]);
+    handles_.take(said.handles, fds);
     break;
   }
   case report_kind::memory: {
@@ -276,8 +271,7 @@ void vm_process::gone() {
   auto self = shared_from_this();
   {
     std::lock_guard guard{mutex_};
-    for (auto& fd : handles_)
-      fd.reset();
+    handles_ = {};
   }
   link_->forget(number_);
   auto told = std::move(told_);
@@ -292,17 +286,7 @@ void vm_process::launcher_gone() {
 
 machine_usage vm_process::usage() const {
   std::lock_guard guard{mutex_};
-  machine_usage used;
-  used.memory_bytes = read_group_number(handle(spawner::handle_memory_usage));
-  used.memory_peak_bytes =
-      std::max(read_group_number(handle(spawner::handle_memory_peak)), used.memory_bytes);
-  used.processes = read_group_number(handle(spawner::handle_pids_usage));
-  used.oom_kills = read_group_key(handle(spawner::handle_memory_events), "oom_kill");
-  int cpu = handle(spawner::handle_cpu_usage);
-  used.cpu_us = read_group_key(cpu, "usage_usec");
-  if (used.cpu_us == 0)
-    used.cpu_us = read_group_number(cpu) / 1000;
-  return used;
+  return handles_.usage();
 }
 
 } // namespace berth::machines

@@ -2,13 +2,13 @@
 #pragma once
 
 #include "machines/machine.hpp"
+#include "machines/namespace/cgroup.hpp"
 #include "machines/namespace/packet_link.hpp"
 #include "machines/namespace/spawner.hpp"
 #include "machines/qemu/launcher_protocol.hpp"
 #include "machines/qemu/qmp.hpp"
 #include "machines/reactor.hpp"
 
-#include <array>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -107,9 +107,6 @@ public:
   void launcher_gone();
 
 private:
-  int handle(spawner::handle_bit bit) const {
-    return handles_[static_cast<std::size_t>(__builtin_ctz(bit))].get();
-  }
   void ask_memory(launcher::request what, int fd, memory_handler done);
   void ended(std::string why, bool out_of_memory);
   void gone();
@@ -130,7 +127,7 @@ private:
   std::map<std::uint32_t, memory_handler> memory_;
 
   mutable std::mutex mutex_;
-  std::array<owned_fd, spawner::handle_count> handles_; // guarded by mutex_
+  cgroup_handles handles_; // guarded by mutex_
 };
 
 } // namespace berth::machines

@@ -77,12 +77,7 @@ int mount_proc(site&) {
 int report_prepared(site& at) {
   wall_report report{.step = walls_prepared};
   std::vector<int> fds;
-  for (std::size_t i = 0; i < at.handles.files.size(); ++i) {
-    if (!at.handles.files[i])
-      continue;
-    report.handles |= 1U << i;
-    fds.push_back(at.handles.files[i].get());
-  }
+  report.handles = at.handles.list(fds);
   spawner::packet_link link{owned_fd{::fcntl(at.side, F_DUPFD_CLOEXEC, 3)}};
   return link.send_pod(report, fds) ? 0 : -EPIPE;
 }
