@@ -56,12 +56,8 @@ struct request {
 };
 
 enum class report_kind : std::uint32_t {
-  /// First packet: the spawner works. The packet goes on with lines of text, its isolation.
-  ready = 1,
-  /// First packet: it does not, the text says why. Last packet, too.
-  refused,
   /// The machine's walls stand, its guest is being started. Descriptors: see `handles`.
-  created,
+  created = 1,
   /// The first process of the machine is dead (or never was): why is in `text`, `error`.
   died,
   /// Nothing of the machine is left.

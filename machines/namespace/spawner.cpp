@@ -50,16 +50,9 @@ using spawner::report;
 using spawner::report_kind;
 using spawner::request;
 using spawner::request_kind;
-using clock = std::chrono::steady_clock;
 
 /// How often the watchdog looks at each machine's memory.
 constexpr std::chrono::milliseconds watch_every{50};
-/// How soon a cgroup that was still busy is tried again.
-constexpr std::chrono::milliseconds clear_every{2};
-/// How long the end of all machines may take when the server is gone.
-constexpr std::chrono::seconds end_within{10};
-constexpr std::size_t ready_text_max = 16 * 1024;
-
 bool good_hostname(std::string_view name) {
   return !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
@@ -92,19 +85,14 @@ struct living {
   }
 };
 
-/// What an epoll event is about: a kind in the high byte, a number below.
+/// What an event is about.
 enum class about : std::uint64_t { server, machine_end, template_socket, template_end, chore_end };
-constexpr int kind_shift = 56;
 
-std::uint64_t tag(about kind, std::uint64_t number) {
-  return static_cast<std::uint64_t>(kind) << kind_shift | number;
-}
-
-class spawner_process {
+class spawner_process final : public privileged_process {
 public:
   spawner_process(const namespace_settings& settings, owned_fd server)
-    : settings_(settings)
-    , server_(std::move(server))
+    : privileged_process(std::move(server))
+    , settings_(settings)
     , mounts_(house_mounts(settings))
     , templates_(
           [this](std::uint64_t machine, std::string_view language, int error, owned_fd guest_end) {
@@ -127,7 +115,7 @@ public:
                                 : resize_disk(found->second, found->second.limits.disk_bytes,
                                               extra);
                    }},
-              [this](int fd, std::uint64_t id) { add(fd, EPOLLIN, tag(about::chore_end, id)); }) {}
+              [this](int fd, std::uint64_t id) { add(fd, about::chore_end, id); }) {}
 
   [[noreturn]] void run();
 
@@ -136,8 +124,7 @@ private:
   std::string prepare();
   std::string probe_requirements() const;
   std::string try_one_machine();
-  void say_ready();
-  [[noreturn]] void refuse(const std::string& why);
+  void tell_ready();
 
   // Requests.
   void on_server(std::uint32_t events);
@@ -147,7 +134,6 @@ private:
   void limit(const request& asked);
 
   // Machines.
-  void take_index(living& one);
   std::uint32_t uid_of(const living& one) const;
   int launch(living& one, std::string_view hostname, int channel);
   void start(living& one);
@@ -156,7 +142,7 @@ private:
   void announce(living& one);
   bool take_report(living& one, std::vector<owned_fd>& fds);
   void on_end(std::uint64_t number);
-  void clear_dead();
+  void on_gone(std::uint64_t number) override;
   void on_injected(std::uint64_t number, std::string_view language, int error, owned_fd guest_end);
   int resize_disk(const living& one, std::uint64_t bytes, std::uint64_t extra_inodes) const;
 
@@ -168,18 +154,10 @@ private:
 
   // Loop.
   void tell(const report& what, std::span<const int> fds = {});
-  void add(int fd, std::uint32_t events, std::uint64_t what);
   void watch_templates();
-  int wait_ms() const;
   [[noreturn]] void end();
 
   const namespace_settings& settings_;
-  packet_link server_;
-  bool server_wants_out_ = false;
-  owned_fd epoll_;
-  instance_dir instance_;
-  cgroup_tree cgroups_;
-  bool ordinary_user_ = false;
   const std::vector<std::string> mounts_;
   int dumpable_ = 1;
   std::vector<char> filter_;
@@ -187,27 +165,11 @@ private:
   layer_keeper layers_;
   /// Archives of machines that are yet to be created.
   std::map<std::uint64_t, std::vector<arriving_layer>> arriving_;
-  std::vector<std::string> facts_;
   std::map<std::uint64_t, living> machines_;
-  std::set<std::uint64_t> dying_;
-  std::vector<std::uint32_t> free_indices_;
-  std::uint32_t next_index_ = 0;
   clock::time_point next_watch_ = clock::time_point::max();
-  clock::time_point next_clear_ = clock::time_point::max();
 };
 
 // --- start ---------------------------------------------------------------------------------------
-
-void spawner_process::refuse(const std::string& why) {
-  cgroups_.remove_instance();
-  instance_.remove();
-  report note{.kind = report_kind::refused};
-  std::vector<std::byte> packet(sizeof note + why.size());
-  std::memcpy(packet.data(), &note, sizeof note);
-  std::memcpy(packet.data() + sizeof note, why.data(), why.size());
-  server_.send(packet);
-  ::_exit(1);
-}
 
 std::string spawner_process::probe_requirements() const {
   if (settings_.require.distinct_uids && ordinary_user_)
@@ -226,33 +188,9 @@ std::string spawner_process::probe_requirements() const {
 
 /// Each part returns why it cannot be; the first reason ends the spawner.
 std::string spawner_process::prepare() {
-  rlimit files{};
-  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
-    files.rlim_cur = files.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &files);
-  }
-  epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll_)
-    return std::string{"epoll: "} + std::strerror(errno);
-  const std::string runtime =
-      settings_.runtime_dir.empty() ? default_runtime_dir() : settings_.runtime_dir;
-  std::string why;
-  instance_ = instance_dir::claim(runtime, why);
-  if (!instance_)
+  std::string why = claim(settings_.runtime_dir);
+  if (!why.empty())
     return why;
-  auto left = sweep(runtime, instance_.id());
-  facts_.push_back("swept: " + left.text());
-  cgroups_ = cgroup_tree::open(instance_.id());
-  instance_.note_groups(cgroups_.paths());
-  // Root without the capability (a plain container) is as good as an ordinary user.
-  if (::geteuid() != 0 || ::prctl(PR_CAPBSET_READ, CAP_SYS_ADMIN) != 1) {
-    ordinary_user_ = true;
-    if (auto result = enter_outer_user_namespace(); !result.ok())
-      return result.text()
-             + " (as an ordinary user: sysctl user.max_user_namespaces, "
-               "kernel.unprivileged_userns_clone, "
-               "kernel.apparmor_restrict_unprivileged_userns)";
-  }
   try {
     filter_ = build_seccomp_program();
   } catch (const std::system_error& error) {
@@ -281,7 +219,7 @@ std::string spawner_process::try_one_machine() {
   ::close(channel[0]);
   living one;
   one.limits = settings_.defaults;
-  take_index(one);
+  one.index = take_index();
   if (int error = launch(one, "berth-trial", theirs.get()))
     return std::string{"clone of a machine: "} + std::strerror(error);
   theirs.reset();
@@ -305,9 +243,9 @@ std::string spawner_process::try_one_machine() {
   return {};
 }
 
-void spawner_process::say_ready() {
-  std::vector<std::string> lines{instance_.id()};
-  lines.push_back("namespaces: user, pid, mount, network (loopback only), ipc, uts, cgroup");
+void spawner_process::tell_ready() {
+  std::vector<std::string> lines{
+      "namespaces: user, pid, mount, network (loopback only), ipc, uts, cgroup"};
   lines.push_back(ordinary_user_
                       ? "identity: all machines have the uid of the server's user, in user "
                         "namespaces of their own"
@@ -316,12 +254,9 @@ void spawner_process::say_ready() {
   lines.push_back("system calls: seccomp allow-list of "
                   + std::to_string(filter_.size() / sizeof(sock_filter)) + " instructions");
   lines.push_back("privileges: no capabilities, no_new_privs");
-  int abi = berth_landlock_abi();
-  lines.push_back(abi > 0 ? "landlock: ABI " + std::to_string(abi) : "landlock: none");
-  lines.push_back("files: overlay over a read-only root, one tmpfs with a size and an inode cap");
-  for (const auto& fact : cgroups_.facts())
-    lines.push_back("cgroup " + fact.controller + ": " + std::string{to_string(fact.version)} + " ("
-                    + fact.detail + ")");
+  lines.emplace_back(
+      "files: overlay over a read-only root, one tmpfs with a size and an inode cap");
+  add_wall_lines(lines);
   if (!cgroups_.memory())
     lines.push_back("memory: no cgroup; a watchdog sums each machine's processes every 50 ms and "
                     "kills the machine");
@@ -331,15 +266,7 @@ void spawner_process::say_ready() {
     lines.push_back(std::move(line));
   for (auto& line : facts_)
     lines.push_back(std::move(line));
-  report note{.kind = report_kind::ready};
-  std::string text;
-  for (const auto& line : lines)
-    text += line + "\n";
-  text.resize(std::min(text.size(), ready_text_max));
-  std::vector<std::byte> packet(sizeof note + text.size());
-  std::memcpy(packet.data(), &note, sizeof note);
-  std::memcpy(packet.data() + sizeof note, text.data(), text.size());
-  server_.send(packet);
+  say_ready(lines);
 }
 
 // --- machines ------------------------------------------------------------------------------------
@@ -351,15 +278,6 @@ alignas(16) char contain_stack[256 * 1024];
 
 int build_walls(void* plan) {
   contain(*static_cast<const containment_plan*>(plan));
-}
-
-void spawner_process::take_index(living& one) {
-  if (free_indices_.empty()) {
-    one.index = next_index_++;
-  } else {
-    one.index = free_indices_.back();
-    free_indices_.pop_back();
-  }
 }
 
 std::uint32_t spawner_process::uid_of(const living& one) const {
@@ -437,7 +355,7 @@ void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
     note.error = EAGAIN;
     copy_text(note.text, "as many machines as uids");
   } else {
-    take_index(one);
+    one.index = take_index();
     one.hostname = hostname;
     one.channel = std::move(fds.front());
     living& made = machines_.emplace(asked.number, std::move(one)).first->second;
@@ -472,7 +390,7 @@ void spawner_process::start(living& one) {
   one.channel.reset();
   if (error != 0)
     return fail(one, error, "clone");
-  add(one.pidfd.get(), EPOLLIN, tag(about::machine_end, one.number));
+  add(one.pidfd.get(), about::machine_end, one.number);
   if (next_watch_ == clock::time_point::max())
     next_watch_ = clock::now() + watch_every;
   announce(one);
@@ -496,7 +414,7 @@ void spawner_process::fail(living& one, int error, std::string_view why) {
   tell(note);
   one.dead = true;
   layers_.forget(one.number);
-  dying_.insert(one.number);
+  dying_.emplace(one.number, one.index);
   clear_dead();
 }
 
@@ -597,26 +515,13 @@ void spawner_process::on_end(std::uint64_t number) {
   one.side.reset();
   one.pidfd.reset();
   cgroups_.kill(number);
-  dying_.insert(number);
+  dying_.emplace(number, one.index);
   clear_dead();
 }
 
-void spawner_process::clear_dead() {
-  for (auto at = dying_.begin(); at != dying_.end();) {
-    std::uint64_t number = *at;
-    if (!cgroups_.remove(number)) {
-      // An interpreter that was on its way into the machine when it ended is in its group still.
-      cgroups_.kill(number);
-      ++at;
-      continue;
-    }
-    auto found = machines_.find(number);
-    free_indices_.push_back(found->second.index);
-    machines_.erase(found);
-    tell({.kind = report_kind::gone, .number = number});
-    at = dying_.erase(at);
-  }
-  next_clear_ = dying_.empty() ? clock::time_point::max() : clock::now() + clear_every;
+void spawner_process::on_gone(std::uint64_t number) {
+  machines_.erase(number);
+  tell({.kind = report_kind::gone, .number = number});
 }
 
 void spawner_process::warm(const request& asked) {
@@ -790,18 +695,13 @@ void spawner_process::tell(const report& what, std::span<const int> fds) {
   (void)server_.send_pod(what, fds);
 }
 
-void spawner_process::add(int fd, std::uint32_t events, std::uint64_t what) {
-  epoll_event event{.events = events, .data = {.u64 = what}};
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
-}
-
 void spawner_process::watch_templates() {
   // Adding what is there already fails with EEXIST, which is as good.
   for (std::size_t i = 0; i < templates_.count(); ++i) {
     if (templates_.socket_fd(i) >= 0)
-      add(templates_.socket_fd(i), EPOLLIN, tag(about::template_socket, i));
+      add(templates_.socket_fd(i), about::template_socket, i);
     if (templates_.process_fd(i) >= 0)
-      add(templates_.process_fd(i), EPOLLIN, tag(about::template_end, i));
+      add(templates_.process_fd(i), about::template_end, i);
   }
 }
 
@@ -850,14 +750,6 @@ void spawner_process::on_server(std::uint32_t events) {
   }
 }
 
-int spawner_process::wait_ms() const {
-  auto next = std::min({next_watch_, next_clear_, templates_.next_restart(), layers_.next_tidy()});
-  if (next == clock::time_point::max())
-    return -1;
-  auto left = std::chrono::ceil<std::chrono::milliseconds>(next - clock::now()).count();
-  return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
-}
-
 /// The server is gone: nothing of the instance stays.
 void spawner_process::end() {
   // A server that only stopped talking still hears of the ends.
@@ -868,66 +760,40 @@ void spawner_process::end() {
   for (auto& [number, one] : machines_)
     if (one.restoring) {
       one.dead = true;
-      dying_.insert(number);
+      dying_.emplace(number, one.index);
     }
-  auto until = clock::now() + end_within;
-  while (!machines_.empty() && clock::now() < until) {
-    std::vector<std::uint64_t> numbers;
-    for (auto& [number, one] : machines_)
-      if (!one.dead)
-        numbers.push_back(number);
-    for (auto number : numbers)
-      on_end(number);
-    clear_dead();
-    if (!machines_.empty())
-      ::usleep(1'000);
-  }
-  bool clean = cgroups_.remove_instance();
-  // What is left is found by the next start, as long as the instance's directory names it.
-  if (clean)
-    instance_.remove();
-  ::_exit(clean ? 0 : 1);
+  end_with(machines_, [this](std::uint64_t number) { on_end(number); });
 }
 
 void spawner_process::run() {
   if (auto why = prepare(); !why.empty())
     refuse(why);
-  add(server_.fd(), EPOLLIN, tag(about::server, 0));
   templates_.start(settings_.templates, filter_, settings_.lazy_templates);
   watch_templates();
-  say_ready();
+  tell_ready();
   templates_.tell_asleep();
-  std::array<epoll_event, 64> events;
   for (;;) {
-    if (server_.has_waiting() != server_wants_out_) {
-      server_wants_out_ = server_.has_waiting();
-      epoll_event event{.events = EPOLLIN | (server_wants_out_ ? EPOLLOUT : 0U),
-                        .data = {.u64 = tag(about::server, 0)}};
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, server_.fd(), &event);
-    }
-    int count =
-        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms());
-    for (int i = 0; i < count; ++i) {
-      const epoll_event& event = events[static_cast<std::size_t>(i)];
-      std::uint64_t number = event.data.u64 & ((std::uint64_t{1} << kind_shift) - 1);
-      switch (static_cast<about>(event.data.u64 >> kind_shift)) {
-      case about::server:
-        on_server(event.events);
-        break;
-      case about::machine_end:
-        on_end(number);
-        break;
-      case about::template_socket:
-        templates_.on_socket(number);
-        break;
-      case about::template_end:
-        templates_.on_exit(number);
-        break;
-      case about::chore_end:
-        layers_.on_chore(number);
-        break;
-      }
-    }
+    hear<about>(
+        std::min({next_watch_, next_clear_, templates_.next_restart(), layers_.next_tidy()}),
+        [this](about kind, std::uint64_t number, std::uint32_t events) {
+          switch (kind) {
+          case about::server:
+            on_server(events);
+            break;
+          case about::machine_end:
+            on_end(number);
+            break;
+          case about::template_socket:
+            templates_.on_socket(number);
+            break;
+          case about::template_end:
+            templates_.on_exit(number);
+            break;
+          case about::chore_end:
+            layers_.on_chore(number);
+            break;
+          }
+        });
     auto now = clock::now();
     if (now >= next_clear_)
       clear_dead();
@@ -942,104 +808,15 @@ void spawner_process::run() {
   }
 }
 
-/// What the forked child does first: it keeps its socket and its standard error, nothing else.
-[[noreturn]] void become_spawner(const namespace_settings& settings, owned_fd socket) {
-  ::prctl(PR_SET_NAME, "berth-spawner");
-  // Its own session: a terminal's interrupt is for the server, which then ends us in order.
-  ::setsid();
-  for (int number : {SIGINT, SIGHUP, SIGTERM, SIGPIPE})
-    ::signal(number, SIG_IGN);
-  ::signal(SIGCHLD, SIG_DFL);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  owned_fd null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
-  ::dup2(null.get(), 0);
-  ::dup2(null.get(), 1);
-  null.reset();
-  int keep = ::dup3(socket.get(), 3, O_CLOEXEC);
-  if (socket.get() == 3)
-    keep = socket.release();
-  else
-    (void)socket.release();
-  ::close_range(4, ~0U, 0);
-  spawner_process process{settings, owned_fd{keep}};
-  process.run();
-}
-
 } // namespace
 
 spawner_handle start_spawner(const namespace_settings& settings, std::string& why) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-    why = std::string{"socketpair: "} + std::strerror(errno);
-    return {};
-  }
-  owned_fd ours{ends[0]};
-  owned_fd theirs{ends[1]};
-  std::fflush(nullptr);
-  pid_t pid = ::fork();
-  if (pid == 0)
-    become_spawner(settings, std::move(theirs));
-  if (pid < 0) {
-    why = std::string{"fork: "} + std::strerror(errno);
-    return {};
-  }
-  theirs.reset();
-  return hear_first_packet(std::move(ours), pid, sizeof(report), why);
-}
-
-spawner_handle hear_first_packet(owned_fd ours, pid_t pid, std::size_t report_bytes,
-                                 std::string& why) {
-  pollfd ready{ours.get(), POLLIN, 0};
-  std::vector<std::byte> packet(report_bytes + ready_text_max);
-  std::size_t size = 0;
-  std::vector<owned_fd> fds;
-  packet_link link{owned_fd{::fcntl(ours.get(), F_DUPFD_CLOEXEC, 3)}};
-  int polled = 0;
-  do
-    polled = ::poll(&ready, 1, 30'000);
-  while (polled < 0 && errno == EINTR);
-  bool heard = polled == 1 && link.receive(packet, size, fds) == packet_link::received::packet
-               && size >= report_bytes;
-  report_kind first{};
-  std::string text;
-  if (heard) {
-    std::memcpy(&first, packet.data(), sizeof first);
-    text.assign(reinterpret_cast<const char*>(packet.data()) + report_bytes, size - report_bytes);
-  }
-  if (!heard || first != report_kind::ready) {
-    why = heard ? text : "the privileged process ended or said nothing";
-    link.close();
-    ours.reset();
-    wait_for_spawner(pid, std::chrono::seconds{5});
-    return {};
-  }
-  spawner_handle handle;
-  handle.socket = std::move(ours);
-  handle.pid = pid;
-  for (std::size_t at = 0; at < text.size();) {
-    auto end = std::min(text.find('\n', at), text.size());
-    handle.isolation.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  if (!handle.isolation.empty()) {
-    handle.instance = handle.isolation.front();
-    handle.isolation.erase(handle.isolation.begin());
-  }
-  return handle;
-}
-
-bool wait_for_spawner(pid_t pid, std::chrono::milliseconds limit) {
-  owned_fd pidfd{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
-  if (!pidfd)
-    return true;
-  pollfd ended{pidfd.get(), POLLIN, 0};
-  bool itself = ::poll(&ended, 1, static_cast<int>(limit.count())) == 1;
-  if (!itself)
-    ::kill(pid, SIGKILL);
-  ::waitpid(pid, nullptr, 0);
-  return itself;
+  return start_privileged(
+      "berth-spawner",
+      [&settings](owned_fd server) {
+        spawner_process{settings, std::move(server)}.run();
+      },
+      why);
 }
 
 } // namespace berth::machines

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/qemu/launcher.hpp"
 
-#include "machines/namespace/cgroup.hpp"
 #include "machines/namespace/chores.hpp"
 #include "machines/namespace/confine/confine.h"
-#include "machines/namespace/packet_link.hpp"
-#include "machines/namespace/sweep.hpp"
+#include "machines/namespace/mounts.hpp"
 #include "machines/qemu/launcher_house.hpp"
 #include "machines/qemu/launcher_protocol.hpp"
 #include "machines/qemu/vm_memory.hpp"
@@ -42,13 +40,6 @@ using launcher::report_kind;
 using launcher::request;
 using launcher::request_kind;
 using spawner::packet_link;
-using clock = std::chrono::steady_clock;
-
-/// How soon a cgroup that was still busy is tried again.
-constexpr std::chrono::milliseconds clear_every{2};
-/// How long the end of all processes may take when the server is gone.
-constexpr std::chrono::seconds end_within{10};
-constexpr std::size_t first_text_max = 16 * 1024;
 
 /// One QEMU, from clone to nothing.
 struct living {
@@ -64,27 +55,21 @@ struct living {
   int failed_error = 0;
 };
 
-/// What an epoll event is about: a kind in the high byte, a number below.
+/// What an event is about.
 enum class about : std::uint64_t { server, process_end, side, chore_end };
-constexpr int kind_shift = 56;
 
-std::uint64_t tag(about kind, std::uint64_t number) {
-  return static_cast<std::uint64_t>(kind) << kind_shift | number;
-}
-
-class launcher_process {
+class launcher_process final : public privileged_process {
 public:
   launcher_process(const qemu_settings& settings, owned_fd server)
-    : settings_(settings)
-    , server_(std::move(server))
-    , chores_([this](int fd, std::uint64_t id) { add(fd, EPOLLIN, tag(about::chore_end, id)); }) {}
+    : privileged_process(std::move(server))
+    , settings_(settings)
+    , chores_([this](int fd, std::uint64_t id) { add(fd, about::chore_end, id); }) {}
 
   [[noreturn]] void run();
 
 private:
   std::string prepare();
-  void say_ready();
-  [[noreturn]] void refuse(const std::string& why);
+  void tell_ready();
 
   void on_server(std::uint32_t events);
   void launch(const request& asked, std::string_view arguments, std::vector<owned_fd>& fds);
@@ -93,91 +78,43 @@ private:
   void on_memory(const request& asked, std::vector<owned_fd>& fds);
   void on_side(std::uint64_t number);
   void on_end(std::uint64_t number);
-  void clear_dead();
+  void on_gone(std::uint64_t number) override;
 
   void tell(const report& what, std::span<const int> fds = {});
   void tell_died(std::uint64_t number, int error, std::string_view why);
-  void add(int fd, std::uint32_t events, std::uint64_t what);
-  void watch_server();
   [[noreturn]] void end();
 
   const qemu_settings& settings_;
-  packet_link server_;
-  bool server_wants_out_ = false;
-  owned_fd epoll_;
   owned_fd proc_;
-  instance_dir instance_;
-  cgroup_tree cgroups_;
-  bool ordinary_user_ = false;
-  std::vector<std::string> facts_;
   chores chores_;
   std::map<std::uint64_t, living> processes_;
-  std::set<std::uint64_t> dying_;
-  std::vector<std::uint32_t> free_indices_;
-  std::uint32_t next_index_ = 0;
-  clock::time_point next_clear_ = clock::time_point::max();
 };
 
 // --- start ---------------------------------------------------------------------------------------
 
-/// The first packet: a report, and lines of text after it.
-void send_first(packet_link& to, report_kind kind, const std::string& text) {
-  report note{.kind = kind};
-  std::vector<std::byte> packet(sizeof note + std::min(text.size(), first_text_max));
-  std::memcpy(packet.data(), &note, sizeof note);
-  std::memcpy(packet.data() + sizeof note, text.data(), packet.size() - sizeof note);
-  to.send(packet);
-}
-
-void launcher_process::refuse(const std::string& why) {
-  cgroups_.remove_instance();
-  instance_.remove();
-  send_first(server_, report_kind::refused, why);
-  ::_exit(1);
-}
-
 /// Each part returns why it cannot be; the first reason ends the launcher.
 std::string launcher_process::prepare() {
-  rlimit files{};
-  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
-    files.rlim_cur = files.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &files);
-  }
-  epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
   proc_.reset(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!epoll_ || !proc_)
-    return std::string{"epoll or /proc: "} + std::strerror(errno);
+  if (!proc_)
+    return std::string{"/proc: "} + std::strerror(errno);
   if (::access(settings_.binary.c_str(), X_OK) != 0)
     return settings_.binary + ": " + std::strerror(errno)
            + " (install QEMU: apt-get install qemu-system-x86)";
-  const std::string runtime =
-      settings_.runtime_dir.empty() ? default_runtime_dir() : settings_.runtime_dir;
-  std::string why;
-  instance_ = instance_dir::claim(runtime, why);
-  if (!instance_)
+  if (std::string why = claim(settings_.runtime_dir); !why.empty())
     return why;
-  auto left = sweep(runtime, instance_.id());
-  facts_.push_back("swept: " + left.text());
-  cgroups_ = cgroup_tree::open(instance_.id());
-  instance_.note_groups(cgroups_.paths());
   if (settings_.need_cgroups && (!cgroups_.memory() || !cgroups_.pids()))
     return "cgroups are required: run berth as root, or in a unit with Delegate=yes";
   if (settings_.need_landlock && berth_landlock_abi() == 0)
     return "landlock is required: this kernel has none";
-  if (::geteuid() != 0 || ::prctl(PR_CAPBSET_READ, CAP_SYS_ADMIN) != 1) {
-    ordinary_user_ = true;
-    if (auto result = enter_outer_user_namespace(); !result.ok())
-      return result.text();
-  }
   bool with_kvm = settings_.runs_by == accelerator::kvm;
   auto result = enter_launcher_house(settings_.binary, with_kvm, instance_.path() + "/root");
   return result.ok() ? std::string{} : result.text();
 }
 
-void launcher_process::say_ready() {
-  std::vector<std::string> lines{instance_.id()};
-  lines.emplace_back("QEMU's walls: namespaces user, pid, mount, network (none at all), ipc, uts, "
-                     "cgroup; read-only root with QEMU and libraries only");
+void launcher_process::tell_ready() {
+  std::vector<std::string> lines{
+      "QEMU's walls: namespaces user, pid, mount, network (none at all), ipc, uts, "
+      "cgroup; read-only root with QEMU and libraries only"};
   lines.push_back(ordinary_user_
                       ? "QEMU's identity: the uid of the server's user, in user namespaces of "
                         "their own"
@@ -185,17 +122,10 @@ void launcher_process::say_ready() {
                             + std::to_string(settings_.uid_base));
   lines.emplace_back("QEMU's privileges: no capabilities, no_new_privs, its own seccomp filter "
                      "(-sandbox on)");
-  int abi = berth_landlock_abi();
-  lines.push_back(abi > 0 ? "landlock: ABI " + std::to_string(abi) : "landlock: none");
-  for (const auto& fact : cgroups_.facts())
-    lines.push_back("cgroup " + fact.controller + ": " + std::string{to_string(fact.version)} + " ("
-                    + fact.detail + ")");
+  add_wall_lines(lines);
   for (auto& line : facts_)
     lines.push_back(std::move(line));
-  std::string text;
-  for (const auto& line : lines)
-    text += line + "\n";
-  send_first(server_, report_kind::ready, text);
+  say_ready(lines);
 }
 
 // --- processes -----------------------------------------------------------------------------------
@@ -241,23 +171,18 @@ void launcher_process::launch(const request& asked, std::string_view arguments,
   }
   living& one = processes_[asked.number];
   one.number = asked.number;
-  if (free_indices_.empty()) {
-    one.index = next_index_++;
-  } else {
-    one.index = free_indices_.back();
-    free_indices_.pop_back();
-  }
+  one.index = take_index();
   plan.uid = ordinary_user_ ? 0 : settings_.uid_base + one.index;
   for (const auto& fd : fds)
     plan.descriptors.push_back(fd.get());
   if (int error = clone(one, plan)) {
     tell_died(one.number, error, "clone");
     one.dead = true;
-    dying_.insert(one.number);
+    dying_.emplace(one.number, one.index);
     return clear_dead();
   }
-  add(one.pidfd.get(), EPOLLIN, tag(about::process_end, one.number));
-  add(one.side.get(), EPOLLIN, tag(about::side, one.number));
+  add(one.pidfd.get(), about::process_end, one.number);
+  add(one.side.get(), about::side, one.number);
 }
 
 int launcher_process::clone(living& one, wall_plan& plan) {
@@ -355,24 +280,13 @@ void launcher_process::on_end(std::uint64_t number) {
   one.side.reset();
   one.pidfd.reset();
   cgroups_.kill(number);
-  dying_.insert(number);
+  dying_.emplace(number, one.index);
   clear_dead();
 }
 
-void launcher_process::clear_dead() {
-  for (auto at = dying_.begin(); at != dying_.end();) {
-    if (!cgroups_.remove(*at)) {
-      cgroups_.kill(*at);
-      ++at;
-      continue;
-    }
-    auto found = processes_.find(*at);
-    free_indices_.push_back(found->second.index);
-    processes_.erase(found);
-    tell({.kind = report_kind::gone, .number = *at});
-    at = dying_.erase(at);
-  }
-  next_clear_ = dying_.empty() ? clock::time_point::max() : clock::now() + clear_every;
+void launcher_process::on_gone(std::uint64_t number) {
+  processes_.erase(number);
+  tell({.kind = report_kind::gone, .number = number});
 }
 
 /// In a process of its own: it takes as long as there is memory to copy.
@@ -409,11 +323,6 @@ void launcher_process::on_memory(const request& asked, std::vector<owned_fd>& fd
 void launcher_process::tell(const report& what, std::span<const int> fds) {
   // A server that is gone is noticed by the loop.
   (void)server_.send_pod(what, fds);
-}
-
-void launcher_process::add(int fd, std::uint32_t events, std::uint64_t what) {
-  epoll_event event{.events = events, .data = {.u64 = what}};
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
 }
 
 void launcher_process::on_server(std::uint32_t events) {
@@ -457,51 +366,18 @@ void launcher_process::end() {
   for (auto& [number, one] : processes_)
     destroy(number);
   chores_.stop();
-  auto until = clock::now() + end_within;
-  while (!processes_.empty() && clock::now() < until) {
-    std::vector<std::uint64_t> numbers;
-    for (auto& [number, one] : processes_)
-      if (!one.dead)
-        numbers.push_back(number);
-    for (auto number : numbers)
-      on_end(number);
-    clear_dead();
-    if (!processes_.empty())
-      ::usleep(1'000);
-  }
-  bool clean = cgroups_.remove_instance();
-  if (clean)
-    instance_.remove();
-  ::_exit(clean ? 0 : 1);
-}
-
-void launcher_process::watch_server() {
-  if (server_.has_waiting() == server_wants_out_)
-    return;
-  server_wants_out_ = server_.has_waiting();
-  epoll_event event{.events = EPOLLIN | (server_wants_out_ ? EPOLLOUT : 0U),
-                    .data = {.u64 = tag(about::server, 0)}};
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, server_.fd(), &event);
+  end_with(processes_, [this](std::uint64_t number) { on_end(number); });
 }
 
 void launcher_process::run() {
   if (auto why = prepare(); !why.empty())
     refuse(why);
-  add(server_.fd(), EPOLLIN, tag(about::server, 0));
-  say_ready();
-  std::array<epoll_event, 64> events;
+  tell_ready();
   for (;;) {
-    watch_server();
-    int wait = -1;
-    if (next_clear_ != clock::time_point::max())
-      wait = static_cast<int>(clear_every.count());
-    int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait);
-    for (int i = 0; i < count; ++i) {
-      const epoll_event& event = events[static_cast<std::size_t>(i)];
-      std::uint64_t number = event.data.u64 & ((std::uint64_t{1} << kind_shift) - 1);
-      switch (static_cast<about>(event.data.u64 >> kind_shift)) {
+    hear<about>(next_clear_, [this](about kind, std::uint64_t number, std::uint32_t events) {
+      switch (kind) {
       case about::server:
-        on_server(event.events);
+        on_server(events);
         break;
       case about::process_end:
         on_end(number);
@@ -513,56 +389,21 @@ void launcher_process::run() {
         chores_.on_end(number);
         break;
       }
-    }
+    });
     if (clock::now() >= next_clear_)
       clear_dead();
   }
 }
 
-/// What the forked child does first: it keeps its socket and its standard error, nothing else.
-[[noreturn]] void become_launcher(const qemu_settings& settings, owned_fd socket) {
-  ::prctl(PR_SET_NAME, "berth-launcher");
-  ::setsid();
-  for (int number : {SIGINT, SIGHUP, SIGTERM, SIGPIPE})
-    ::signal(number, SIG_IGN);
-  ::signal(SIGCHLD, SIG_DFL);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  owned_fd null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
-  ::dup2(null.get(), 0);
-  ::dup2(null.get(), 1);
-  null.reset();
-  int keep = ::dup3(socket.get(), 3, O_CLOEXEC);
-  if (socket.get() == 3)
-    keep = socket.release();
-  else
-    (void)socket.release();
-  ::close_range(4, ~0U, 0);
-  launcher_process process{settings, owned_fd{keep}};
-  process.run();
-}
-
 } // namespace
 
 spawner_handle start_launcher(const qemu_settings& settings, std::string& why) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-    why = std::string{"socketpair: "} + std::strerror(errno);
-    return {};
-  }
-  owned_fd ours{ends[0]};
-  owned_fd theirs{ends[1]};
-  std::fflush(nullptr);
-  pid_t pid = ::fork();
-  if (pid == 0)
-    become_launcher(settings, std::move(theirs));
-  if (pid < 0) {
-    why = std::string{"fork: "} + std::strerror(errno);
-    return {};
-  }
-  theirs.reset();
-  return hear_first_packet(std::move(ours), pid, sizeof(report), why);
+  return start_privileged(
+      "berth-launcher",
+      [&settings](owned_fd server) {
+        launcher_process{settings, std::move(server)}.run();
+      },
+      why);
 }
 
 } // namespace berth::machines

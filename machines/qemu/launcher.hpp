@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/namespace/spawner.hpp"
+#include "machines/namespace/privileged_process.hpp"
 #include "machines/qemu/qemu_settings.hpp"
 
 #include <string>

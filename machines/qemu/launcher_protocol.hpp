@@ -44,12 +44,8 @@ struct request {
 };
 
 enum class report_kind : std::uint32_t {
-  /// First packet: the launcher works. The packet goes on with lines of text.
-  ready = 1,
-  /// First packet: it does not, the text after it says why. Last packet, too.
-  refused,
   /// Its walls stand. Descriptors: see `handles`, bits of spawner::handle_bit.
-  launched,
+  launched = 1,
   /// The process is dead, or never was: why is in `text`, `error`.
   died,
   /// Nothing of it is left.

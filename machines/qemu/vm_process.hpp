@@ -2,9 +2,7 @@
 #pragma once
 
 #include "machines/machine.hpp"
-#include "machines/namespace/cgroup.hpp"
-#include "machines/namespace/packet_link.hpp"
-#include "machines/namespace/spawner.hpp"
+#include "machines/namespace/privileged_process.hpp"
 #include "machines/qemu/launcher_protocol.hpp"
 #include "machines/qemu/qmp.hpp"
 #include "machines/reactor.hpp"
