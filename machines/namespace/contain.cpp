@@ -43,38 +43,16 @@ struct site {
   const char* detail = "";
 };
 
-int result(long value) {
-  return value < 0 ? -errno : 0;
-}
-
 // --- the steps, in their order -------------------------------------------------------------------
 
-/// If the spawner dies, however it does, the machine dies. Said again after the last change of
-/// identity, which forgets it.
-int die_with_spawner(site&) {
-  return result(::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
-}
-
-/// A session and signals of its own. The spawner ignores some; ignoring would be inherited.
 int forget_spawner(site&) {
-  for (int number = 1; number < NSIG; ++number)
-    ::signal(number, SIG_DFL);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::umask(022);
-  return result(::setsid());
+  return forget_parent();
 }
 
 /// Before anything is allocated on the machine's behalf: what follows is charged to it.
 int join_cgroups(site& at) {
   return at.plan.cgroups->enter(at.plan.number, at.plan.limits, at.handles);
-}
-
-/// The pid namespace came with the clone. The cgroup namespace is rooted at the groups just joined.
-int unshare_namespaces(site&) {
-  return result(
-      ::unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP));
 }
 
 int set_hostname(site& at) {
@@ -229,12 +207,6 @@ int move_toolchains(site& at) {
   return 0;
 }
 
-/// Processes of this machine only, nobody else's, and nothing of the kernel's own files.
-int mount_proc(site&) {
-  return result(::mount("proc", "/mnt/machine/root/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                        "subset=pid,hidepid=2"));
-}
-
 /// The base becomes the namespace's root, and what is left of the house a directory of it. The
 /// host's /proc goes. Confinement makes the tree the process's root; every descriptor that is open
 /// here closes at the exec.
@@ -252,7 +224,7 @@ int leave_house(site& at) {
 
 /// Hands the machine's handles to the spawner.
 int report_prepared(site& at) {
-  containment_report report{.step = step_prepared};
+  wall_report report{.step = walls_prepared};
   std::vector<int> fds;
   report.handles = at.handles.list(fds);
   for (const auto& one : at.handles.procs) {
@@ -313,18 +285,13 @@ int become_guest(site& at) {
   return -errno;
 }
 
-struct step {
-  const char* name;
-  int (*take)(site&);
-};
-
 /// The security argument: each step stands on those before it, the first that fails ends the
 /// machine, none is left out.
-constexpr step steps[] = {
-    {"tie to the spawner's life", die_with_spawner},
+constexpr wall_step<site> steps[] = {
+    {"tie to the spawner's life", [](site&) { return die_with_parent(); }},
     {"session and signals", forget_spawner},
     {"cgroups", join_cgroups},
-    {"namespaces", unshare_namespaces},
+    {"namespaces", [](site&) { return unshare_namespaces(); }},
     {"hostname", set_hostname},
     {"loopback", raise_loopback},
     {"disk", mount_disk},
@@ -332,19 +299,19 @@ constexpr step steps[] = {
     {"places on the disk", furnish_disk},
     {"root overlay", mount_tree},
     {"toolchains and devices", move_toolchains},
-    {"proc", mount_proc},
+    {"proc", [](site&) { return mount_own_proc("/mnt/machine/root/proc"); }},
     {"pivot_root", leave_house},
     {"report", report_prepared},
     {"descriptors", settle_descriptors},
     {"confinement", confine},
-    {"tie to the spawner's life again", die_with_spawner},
+    {"tie to the spawner's life again", [](site&) { return die_with_parent(); }},
     {"exec of the guest", become_guest},
 };
 
 } // namespace
 
-const char* containment_step_name(std::uint32_t number) {
-  return number < std::size(steps) ? steps[number].name : "unknown step";
+std::string containment_failure(const wall_report& said) {
+  return failed_step(steps, said);
 }
 
 const char* tree_options(bool ordinary_user) {
@@ -368,16 +335,7 @@ void contain(const containment_plan& plan) {
   // no memory, which is the spawner's.
   alignas(site) static std::byte room[sizeof(site)];
   site& at = *new (room) site{plan, {}, {}, {}, {}, plan.side, ""};
-  for (std::uint32_t number = 0; number < std::size(steps); ++number) {
-    int error = steps[number].take(at);
-    if (error == 0)
-      continue;
-    containment_report report{.step = number, .error = -error};
-    std::snprintf(report.detail, sizeof report.detail, "%s", at.detail);
-    (void)::send(at.side, &report, sizeof report, MSG_NOSIGNAL | MSG_DONTWAIT);
-    break;
-  }
-  ::_exit(127);
+  take_steps(steps, at);
 }
 
 } // namespace berth::machines

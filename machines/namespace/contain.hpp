@@ -4,6 +4,7 @@
 #include "machines/namespace/cgroup.hpp"
 #include "machines/namespace/confine/confine.h"
 #include "machines/namespace/namespace_settings.hpp"
+#include "machines/namespace/wall_steps.hpp"
 
 #include <cstdint>
 #include <string>
@@ -36,30 +37,15 @@ struct containment_plan {
   int side = -1;
 };
 
-/// What the new process says on its side socket, once when its walls stand (`step` is `prepared`,
-/// with descriptors), or once when a step failed. Nothing that comes later is from Berth's code.
-struct containment_report {
-  std::uint32_t step = 0;
-  std::int32_t error = 0;
-  /// handle_bit of the descriptors that come along, in order; then `procs` of cgroup.procs; then
-  /// the machine's /proc.
-  std::uint32_t handles = 0;
-  std::uint32_t procs = 0;
-  /// Which of confinement's steps failed.
-  char detail[32] = {};
-};
-
-/// The value of containment_report::step that means success so far.
-inline constexpr std::uint32_t step_prepared = UINT32_MAX;
-
 /// Builds the machine's walls around the calling process, which is the first of a new pid
 /// namespace, and becomes the guest. The list of steps in contain.cpp is the security argument.
 /// The process runs in the spawner's memory, on a stack of its own, while the spawner waits: it
 /// must leave nothing there.
 [[noreturn]] void contain(const containment_plan& plan);
 
-/// Name of a step, for reports. Any number is safe.
-const char* containment_step_name(std::uint32_t step);
+/// What a report says that is not about success. Nothing that comes after the walls stand is from
+/// Berth's code.
+std::string containment_failure(const wall_report& said);
 
 /// Options of an overlay that hold for every state of a machine's tree, to follow the directories.
 const char* tree_options(bool ordinary_user);

@@ -420,18 +420,14 @@ void spawner_process::fail(living& one, int error, std::string_view why) {
 
 /// Takes one report of a containment, if there is one.
 bool spawner_process::take_report(living& one, std::vector<owned_fd>& fds) {
-  containment_report said{};
+  wall_report said{};
   std::size_t size = 0;
   packet_link link{owned_fd{::fcntl(one.side.get(), F_DUPFD_CLOEXEC, 3)}};
   auto got = link.receive(std::as_writable_bytes(std::span{&said, 1}), size, fds);
   if (got != packet_link::received::packet || size != sizeof said)
     return false;
-  if (said.step != step_prepared) {
-    // May come from a hostile guest, too: it is text about its own end.
-    said.detail[sizeof said.detail - 1] = '\0';
-    one.failed_step = containment_step_name(said.step);
-    if (said.detail[0] != '\0')
-      one.failed_step += std::string{" ("} + said.detail + ")";
+  if (said.step != walls_prepared) {
+    one.failed_step = containment_failure(said);
     one.failed_error = said.error == 0 ? EPROTO : said.error;
     return true;
   }

@@ -231,10 +231,7 @@ void launcher_process::on_side(std::uint64_t number) {
     return;
   }
   if (said.step != walls_prepared) {
-    said.detail[sizeof said.detail - 1] = '\0';
-    one.failed_step = wall_step_name(said.step);
-    if (said.detail[0] != '\0')
-      one.failed_step += std::string{" ("} + said.detail + ")";
+    one.failed_step = walls_failure(said);
     one.failed_error = said.error == 0 ? EPROTO : said.error;
     return;
   }

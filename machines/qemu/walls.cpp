@@ -4,17 +4,10 @@
 #include "machines/namespace/confine/confine.h"
 #include "machines/namespace/packet_link.hpp"
 
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
 #include <fcntl.h>
-#include <sched.h>
 #include <unistd.h>
 
 namespace berth::machines {
@@ -35,43 +28,11 @@ struct site {
   const char* detail = "";
 };
 
-int result(long value) {
-  return value < 0 ? -errno : 0;
-}
-
 // --- the steps, in their order -------------------------------------------------------------------
-
-/// If the launcher dies, however it does, the machine dies. Said again after the last change of
-/// identity, which forgets it.
-int die_with_launcher(site&) {
-  return result(::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
-}
-
-int forget_launcher(site&) {
-  for (int number = 1; number < NSIG; ++number)
-    ::signal(number, SIG_DFL);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  return result(::setsid());
-}
 
 /// Before anything is allocated on the machine's behalf: what follows is charged to it.
 int join_cgroups(site& at) {
   return at.plan.cgroups->enter(at.plan.number, at.plan.limits, at.handles);
-}
-
-/// The pid namespace came with the clone. A network namespace without even a loopback.
-int unshare_namespaces(site&) {
-  return result(
-      ::unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP));
-}
-
-/// Of this process alone. It is how descriptors are opened by their numbers.
-int mount_proc(site&) {
-  // The host's is below and cannot be reached any more.
-  return result(
-      ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=2"));
 }
 
 int report_prepared(site& at) {
@@ -130,44 +91,32 @@ int become_qemu(site& at) {
   return -errno;
 }
 
-struct step {
-  const char* name;
-  int (*take)(site&);
-};
-
 /// The security argument: each step stands on those before it, the first that fails ends the
 /// process, none is left out.
-constexpr step steps[] = {
-    {"tie to the launcher's life", die_with_launcher},
-    {"session and signals", forget_launcher},
+constexpr wall_step<site> steps[] = {
+    {"tie to the launcher's life", [](site&) { return die_with_parent(); }},
+    {"session and signals", [](site&) { return forget_parent(); }},
     {"cgroups", join_cgroups},
-    {"namespaces", unshare_namespaces},
-    {"proc", mount_proc},
+    // A network namespace without even a loopback.
+    {"namespaces", [](site&) { return unshare_namespaces(); }},
+    // It is how descriptors are opened by their numbers. The host's is below, out of reach.
+    {"proc", [](site&) { return mount_own_proc("/proc"); }},
     {"report", report_prepared},
     {"descriptors", settle_descriptors},
     {"confinement", confine},
-    {"tie to the launcher's life again", die_with_launcher},
+    {"tie to the launcher's life again", [](site&) { return die_with_parent(); }},
     {"exec of QEMU", become_qemu},
 };
 
 } // namespace
 
-const char* wall_step_name(std::uint32_t number) {
-  return number < std::size(steps) ? steps[number].name : "unknown step";
+std::string walls_failure(const wall_report& said) {
+  return failed_step(steps, said);
 }
 
 void become_vmm(const wall_plan& plan) {
   site at{.plan = plan, .handles = {}, .side = plan.side};
-  for (std::uint32_t number = 0; number < std::size(steps); ++number) {
-    int error = steps[number].take(at);
-    if (error == 0)
-      continue;
-    wall_report report{.step = number, .error = -error};
-    std::snprintf(report.detail, sizeof report.detail, "%s", at.detail);
-    (void)::send(at.side, &report, sizeof report, MSG_NOSIGNAL | MSG_DONTWAIT);
-    break;
-  }
-  ::_exit(127);
+  take_steps(steps, at);
 }
 
 } // namespace berth::machines

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "machines/namespace/cgroup.hpp"
+#include "machines/namespace/wall_steps.hpp"
 
 #include <cstdint>
 #include <string>
@@ -24,23 +25,11 @@ struct wall_plan {
   int side = -1;
 };
 
-/// What the new process says on its side socket: once when its walls stand, with descriptors
-/// (handle_bit), and once when a step failed.
-struct wall_report {
-  std::uint32_t step = 0;
-  std::int32_t error = 0;
-  std::uint32_t handles = 0;
-  char detail[32] = {};
-};
-
-/// The value of wall_report::step that means success so far.
-inline constexpr std::uint32_t walls_prepared = UINT32_MAX;
-
 /// Builds the walls around the calling process, the first of a new pid namespace, and becomes QEMU.
 /// The list of steps in walls.cpp is the security argument.
 [[noreturn]] void become_vmm(const wall_plan& plan);
 
-/// Name of a step, for reports. Any number is safe.
-const char* wall_step_name(std::uint32_t step);
+/// What a report says that is not about success.
+std::string walls_failure(const wall_report& said);
 
 } // namespace berth::machines
