@@ -29,17 +29,19 @@ guest_channel::guest_channel(reactor& loop, owned_fd socket, std::size_t queue_b
 void guest_channel::open(handlers told) {
   told_ = std::move(told);
   watch();
-  if (overflowed_)
-    overflow();
 }
 
 void guest_channel::watch() {
-  std::lock_guard guard{mutex_};
-  if (closed_ || !socket_ || watch_ != 0)
-    return;
-  watch_ =
-      loop_.watch(socket_.get(), (held_ ? 0U : EPOLLIN) | (want_out_ ? EPOLLOUT : 0U),
-                  [self = shared_from_this()](std::uint32_t events) { self->on_events(events); });
+  {
+    std::lock_guard guard{mutex_};
+    if (closed_ || !socket_ || watch_ != 0)
+      return;
+    watch_ =
+        loop_.watch(socket_.get(), (held_ ? 0U : EPOLLIN) | (want_out_ ? EPOLLOUT : 0U),
+                    [self = shared_from_this()](std::uint32_t events) { self->on_events(events); });
+  }
+  if (overflowed_)
+    overflow();
 }
 
 void guest_channel::drain() {
@@ -62,6 +64,7 @@ void guest_channel::replace(owned_fd socket) {
       queue_.front().sent = 0;
   }
   watch();
+  flush();
 }
 
 void guest_channel::close() {
@@ -159,7 +162,7 @@ void guest_channel::enqueue(bytes data, bool first) {
   });
 }
 
-/// A channel that is not open yet ends when it is.
+/// A channel that is not open, or has no socket yet, ends when it is and has one.
 void guest_channel::overflow() {
   overflowed_ = true;
   if (watch_ != 0)
@@ -170,7 +173,7 @@ void guest_channel::overflow() {
 /// reading side will tell.
 bool guest_channel::flush_locked() {
   want_out_ = false;
-  while (!closed_ && !queue_.empty() && queue_.front().ticket == 0) {
+  while (!closed_ && socket_ && !queue_.empty() && queue_.front().ticket == 0) {
     outgoing& first = queue_.front();
     ssize_t count = ::send(socket_.get(), first.data.data() + first.sent,
                            first.data.size() - first.sent, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "machines/guest_channel.hpp"
 #include "machines/kvm_probe.hpp"
 #include "machines/qemu/command_line.hpp"
 #include "machines/qemu/qmp.hpp"
@@ -147,6 +148,23 @@ TEST_CASE("a QEMU that answers what was not asked, or babbles, is believed no mo
     qemu.say(text);
     CHECK(ended.get_future().get().find("QEMU") != std::string::npos);
   }
+}
+
+TEST_CASE("a channel that took too much before its guest was there ends when it is") {
+  peer other;
+  reactor loop;
+  auto channel = std::make_shared<guest_channel>(loop, owned_fd{}, 1024);
+  channel->pause(1);
+  std::promise<std::string> ended;
+  loop.post([&] {
+    channel->open(
+        {.on_frame = {}, .on_end = [&](std::string why) { ended.set_value(std::move(why)); }});
+    channel->send(guest::stdin_data{.job = 1, .data = bytes(4096, 'x')});
+    loop.post([&] { channel->replace(std::move(other.theirs)); });
+  });
+  auto why = ended.get_future();
+  REQUIRE(why.wait_for(hang_limit) == std::future_status::ready);
+  CHECK(why.get() == "more was sent to the guest than it takes");
 }
 
 TEST_CASE("a machine that boots and one that waits have the same devices") {
