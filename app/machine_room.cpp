@@ -3,7 +3,6 @@
 
 #include "config/log.hpp"
 #include "machines/instant/instant_machine.hpp"
-#include "machines/kvm_probe.hpp"
 #include "machines/namespace/namespace_machine.hpp"
 #include "machines/namespace/sweep.hpp"
 #include "machines/qemu/launcher.hpp"
@@ -84,18 +83,18 @@ error machine_room::prepare(const settings& values) {
     return fail(ec::isolation_unavailable, "kind: firecracker machines are not part of this "
                                            "version; qemu and namespace ones are");
   if (values.kind == "qemu")
-    return start_launcher(values);
+    return start_launcher(values, machines::probe_kvm());
   if (values.kind == "auto")
     consider_virtual_machines(values);
   return start_spawner(values);
 }
 
-error machine_room::start_launcher(const settings& values) {
+error machine_room::start_launcher(const settings& values, const machines::kvm_verdict& kvm) {
   auto image = machines::find_image(values.data_dir, values.qemu.image);
   if (!image)
     return fail(ec::isolation_unavailable, "kind: qemu: " + to_refusal(image.error()).detail);
   image_ = std::move(*image);
-  qemu_ = qemu_settings_of(values, machines::probe_kvm());
+  qemu_ = qemu_settings_of(values, kvm);
   std::string why;
   launcher_ = machines::start_launcher(*qemu_, why);
   if (!launcher_)
@@ -117,7 +116,7 @@ void machine_room::consider_virtual_machines(const settings& values) {
   machines::kvm_verdict kvm = machines::probe_kvm();
   if (!kvm.usable)
     choice_ = "KVM: " + kvm.detail;
-  else if (error why = start_launcher(values))
+  else if (error why = start_launcher(values, kvm))
     choice_ = to_refusal(why).detail;
 }
 

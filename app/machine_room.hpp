@@ -3,6 +3,7 @@
 
 #include "config/settings.hpp"
 #include "machines/image/image.hpp"
+#include "machines/kvm_probe.hpp"
 #include "machines/machine.hpp"
 #include "machines/namespace/spawner.hpp"
 #include "machines/qemu/qemu_settings.hpp"
@@ -30,7 +31,7 @@ public:
   std::vector<std::string> isolation() const;
 
 private:
-  error start_launcher(const settings& values);
+  error start_launcher(const settings& values, const machines::kvm_verdict& kvm);
   error start_spawner(const settings& values);
   void consider_virtual_machines(const settings& values);
   error open_virtual_machines();
