@@ -141,11 +141,15 @@ error point_to(const std::string& images, const std::string& name, const std::st
                  : error{};
 }
 
-void drop_old_versions(const std::string& data_dir, const std::string& name) {
+/// Whether an image is the server's own, and not one that the system brought.
+bool is_own(const build_options& options, const image& one) {
+  return one.directory.starts_with(options.data_dir + "/images/");
+}
+
+void drop_old_versions(const build_options& options, const std::string& name) {
   std::size_t seen = 0;
-  for (const auto& one : list_images(data_dir))
-    if (one.manifest.name == name && one.directory.starts_with(data_dir)
-        && ++seen > versions_kept) {
+  for (const auto& one : list_images(options.data_dir))
+    if (one.manifest.name == name && is_own(options, one) && ++seen > versions_kept) {
       std::error_code ignored;
       fs::remove_all(one.directory, ignored);
     }
@@ -208,7 +212,7 @@ expected<image> assemble(const build_options& options, const image_parts& parts)
     return fail(ec::store_failed, "cannot name " + made.directory + ": " + problem.message());
   if (auto bad = point_to(images, manifest.name, full_name))
     return bad;
-  drop_old_versions(options.data_dir, manifest.name);
+  drop_old_versions(options, manifest.name);
   return made;
 }
 
@@ -216,7 +220,7 @@ expected<image> assemble(const build_options& options, const image_parts& parts)
 expected<image> find_same(const build_options& options, const image_parts& parts) {
   for (const auto& one : list_images(options.data_dir))
     if (one.manifest.inputs == parts.inputs && one.manifest.name == parts.recipe.name
-        && one.directory.starts_with(options.data_dir + "/images/") && !verify_image(one)) {
+        && is_own(options, one) && !verify_image(one)) {
       if (auto bad = point_to(options.data_dir + "/images", one.manifest.name,
                               fs::path{one.directory}.filename().string()))
         return bad;
