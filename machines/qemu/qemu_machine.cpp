@@ -23,7 +23,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <unistd.h>
 
 namespace berth::machines {
@@ -256,9 +255,10 @@ public:
   void distrust(const std::shared_ptr<const vm_template>& which);
   /// A QEMU that waits for a state of the template.
   std::shared_ptr<vm_process> take_process(const std::shared_ptr<const vm_template>& of);
-  void adopt(const std::shared_ptr<one_machine>& one) { machines_.insert(one); }
-  void forget(const std::shared_ptr<one_machine>& one) { machines_.erase(one); }
-  std::shared_ptr<one_machine> find(std::string_view id) const;
+  void adopt(const std::shared_ptr<one_machine>& one) { machines_.push_back(one); }
+  void forget(const std::shared_ptr<one_machine>& one) { std::erase(machines_, one); }
+  /// The newest other machine of that id: one that replaces another may have its id.
+  std::shared_ptr<one_machine> find(std::string_view id, const one_machine* asks) const;
   void shut_down();
   void close();
 
@@ -294,7 +294,7 @@ private:
   const image image_;
   const std::shared_ptr<const owned_fd> root_;
   std::map<std::uint64_t, place> templates_;
-  std::set<std::shared_ptr<one_machine>> machines_;
+  std::vector<std::shared_ptr<one_machine>> machines_; // in the order they began
   /// Templates of saved states that are not the present ones.
   std::map<std::string, std::weak_ptr<const vm_template>> older_;
   std::uint64_t uses_ = 0;
@@ -441,6 +441,7 @@ void qemu_source::shared_state::with_saved_template(const std::string& key, cons
       why = "the template that the saved state is bound to is gone";
     }
     self->loop.post([self, made, why, id, then] {
+      std::erase_if(self->older_, [](const auto& one) { return one.second.expired(); });
       if (made)
         self->older_[id] = made;
       then(made, why);
@@ -559,10 +560,10 @@ void qemu_source::shared_state::refill(std::uint64_t memory_mib) {
 }
 
 std::shared_ptr<qemu_source::one_machine>
-qemu_source::shared_state::find(std::string_view id) const {
-  for (const auto& one : machines_)
-    if (one->id() == id)
-      return one;
+qemu_source::shared_state::find(std::string_view id, const one_machine* asks) const {
+  for (auto one = machines_.rbegin(); one != machines_.rend(); ++one)
+    if ((*one)->id() == id && one->get() != asks)
+      return *one;
   return nullptr;
 }
 
@@ -656,7 +657,7 @@ void qemu_source::one_machine::begin() {
 }
 
 void qemu_source::one_machine::fork_from_parent() {
-  auto parent = source_->find(spec_.parent);
+  auto parent = source_->find(spec_.parent, this);
   const vm_state* state = parent ? parent->state_at(spec_.checkpoint) : nullptr;
   if (state == nullptr)
     return lose("the machine to fork from, or its state, is not there");
