@@ -165,7 +165,7 @@ private:
   void restore();
   void on_restored(std::vector<vm_files::saved> saved, const std::string& why);
   void outgrow(std::uint64_t memory_mib);
-  void come_up(const vm_state& from);
+  void come_up();
   void take_state(const vm_state& from);
   void on_event(const qmp::event& happened);
   void on_running();
@@ -189,6 +189,8 @@ private:
   void on_process_gone();
   void end();
   void gone();
+  /// Its end was asked for, or came, or is on its way.
+  bool ending() const { return asked_to_end_ || told_lost_ || told_gone_ || !first_cause_.empty(); }
 
   const std::shared_ptr<shared_state> source_;
   machine_spec spec_;
@@ -204,8 +206,10 @@ private:
   checkpoint_number step_checkpoint_ = 0;
   int stops_ = 0;
   vm_state saving_;
-  /// What it begins from instead of a fresh template: a state of a guest at rest.
+  /// What it begins from instead of a fresh template, until it serves: a state of a guest at rest.
   std::optional<vm_state> begins_from_;
+  /// QEMUs that ended, one after the other, before its guest ran.
+  std::size_t failed_starts_ = 0;
   reactor::token hello_timer_ = 0;
   reactor::token heat_timer_ = 0;
   std::vector<std::string> to_heat_;
@@ -535,7 +539,7 @@ qemu_source::shared_state::take_process(const std::shared_ptr<const vm_template>
   at.last_used = ++uses_;
   std::shared_ptr<vm_process> taken;
   while (!taken && !at.spares.empty()) {
-    if (!at.spares.front()->dead())
+    if (at.spares.front()->answers())
       taken = std::move(at.spares.front());
     at.spares.pop_front();
   }
@@ -550,7 +554,7 @@ void qemu_source::shared_state::refill(std::uint64_t memory_mib) {
   if (ending_ || found == templates_.end() || !found->second.made)
     return;
   auto& spares = found->second.spares;
-  std::erase_if(spares, [](const auto& one) { return one->dead(); });
+  std::erase_if(spares, [](const auto& one) { return !one->answers(); });
   while (spares.size() < spares_max) {
     auto one = start_waiting(*found->second.made);
     if (!one)
@@ -681,7 +685,7 @@ void qemu_source::one_machine::restore() {
 
 void qemu_source::one_machine::on_restored(std::vector<vm_files::saved> saved,
                                            const std::string& why) {
-  if (asked_to_end_ || told_lost_)
+  if (ending())
     return;
   if (!why.empty())
     return lose(why);
@@ -703,18 +707,21 @@ void qemu_source::one_machine::on_restored(std::vector<vm_files::saved> saved,
 
 void qemu_source::one_machine::on_template(std::shared_ptr<const vm_template> from,
                                            const std::string& why) {
-  if (asked_to_end_ || told_lost_)
+  if (ending())
     return;
   if (!from)
     return lose("no template to start from: " + why);
   template_ = std::move(from);
-  come_up(begins_from_ ? *begins_from_ : template_->state);
+  come_up();
 }
 
-/// Begins from a state, in a QEMU of its own.
-void qemu_source::one_machine::come_up(const vm_state& from) {
+/// Begins from its state, in a QEMU of its own.
+void qemu_source::one_machine::come_up() {
   if (doing_ != doing::rolling_back)
     doing_ = doing::coming_up;
+  const vm_state from = begins_from_ ? *begins_from_ : template_->state;
+  // Nothing is said to a guest, nor heard of it, before it runs.
+  channel_->replace(owned_fd{});
   process_ = source_->take_process(template_);
   if (!process_)
     return lose("the launcher has ended");
@@ -725,8 +732,6 @@ void qemu_source::one_machine::come_up(const vm_state& from) {
   ++processes_left_;
   auto weak = weak_from_this();
   std::weak_ptr<vm_process> mine = process_;
-  auto channel = process_->take_channel();
-  channel_->replace(std::move(channel));
   process_->tell({.on_event =
                       [weak, mine](const qmp::event& happened) {
                         auto self = weak.lock();
@@ -746,7 +751,7 @@ void qemu_source::one_machine::come_up(const vm_state& from) {
   process_->write_memory(from.pages->get(),
                          [weak, mine, from](std::uint64_t, const std::string& error) {
                            auto self = weak.lock();
-                           if (!self || self->process_ != mine.lock())
+                           if (!self || self->process_ != mine.lock() || !self->process_->answers())
                              return;
                            if (error.empty())
                              self->take_state(from);
@@ -756,14 +761,13 @@ void qemu_source::one_machine::come_up(const vm_state& from) {
 }
 
 void qemu_source::one_machine::take_state(const vm_state& from) {
-  if (!process_ || process_->dead())
-    return;
   // A position of its own: several machines may read it at a time.
   owned_fd devices = reopen(from.devices->get(), O_RDONLY);
   auto weak = weak_from_this();
-  auto refused = [weak](const qmp::answer& said) {
+  std::weak_ptr<vm_process> mine = process_;
+  auto refused = [weak, mine](const qmp::answer& said) {
     auto self = weak.lock();
-    if (self && !said.error.empty())
+    if (self && self->process_ == mine.lock() && self->process_->answers() && !said.error.empty())
       self->lose("QEMU does not take the state: " + said.error);
   };
   process_->monitor().ask("getfd", {{"fdname", "state"}}, answer_within, refused, devices.get());
@@ -780,6 +784,10 @@ void qemu_source::one_machine::on_event(const qmp::event& happened) {
 }
 
 void qemu_source::one_machine::on_running() {
+  if (!process_->has_channel())
+    return;
+  failed_starts_ = 0;
+  channel_->replace(process_->take_channel());
   channel_->send_first(fresh_identity(spec_.id));
 }
 
@@ -788,6 +796,7 @@ void qemu_source::one_machine::on_renewed(const guest::renewed& message) {
     return lose("the guest could not be made anew: " + message.error);
   if (doing_ == doing::rolling_back) {
     doing_ = doing::serving;
+    begins_from_.reset();
     channel_->resume(until_back);
     return end_step(files_step::roll_back, step_checkpoint_);
   }
@@ -952,7 +961,7 @@ void qemu_source::one_machine::set_limits(const machine_limits& wanted) {
 /// Memory cannot be added to a machine that runs; but one that has not served anybody yet is
 /// replaced by a larger one, and nobody notices.
 void qemu_source::one_machine::outgrow(std::uint64_t memory_mib) {
-  if (asked_to_end_ || told_lost_ || doing_ != doing::serving)
+  if (ending() || doing_ != doing::serving)
     return;
   source_->loop.cancel(heat_timer_);
   own_jobs_ = 0;
@@ -998,6 +1007,9 @@ void qemu_source::one_machine::lose(std::string why) {
 /// The process died, or there is none.
 void qemu_source::one_machine::on_process_end(const std::string& why, bool out_of_memory) {
   auto self = shared_from_this();
+  // One that had waited may have been dead or dying when it was taken: the next one is as good.
+  if (!ending() && process_ && process_->has_channel() && ++failed_starts_ <= spares_max)
+    return come_up();
   // Frames that came before the death are heard before it. That the channel ended is no news.
   hears_rest_ = true;
   channel_->drain();
@@ -1078,7 +1090,7 @@ void qemu_source::one_machine::end_step(files_step step, checkpoint_number check
 
 void qemu_source::one_machine::freeze_files(checkpoint_number checkpoint) {
   source_->loop.post([self = shared_from_this(), checkpoint] {
-    if (self->told_gone_ || self->asked_to_end_)
+    if (self->ending())
       return;
     if (self->doing_ != doing::serving || self->states_.contains(checkpoint))
       return self->end_step(files_step::freeze, checkpoint, "the machine is at another step");
@@ -1178,7 +1190,7 @@ void qemu_source::one_machine::read_pages(std::uint64_t fdset) {
 
 void qemu_source::one_machine::roll_back_files(checkpoint_number checkpoint) {
   source_->loop.post([self = shared_from_this(), checkpoint] {
-    if (self->told_gone_ || self->asked_to_end_)
+    if (self->ending())
       return;
     auto found = self->states_.find(checkpoint);
     if (self->doing_ != doing::serving || found == self->states_.end())
@@ -1188,10 +1200,11 @@ void qemu_source::one_machine::roll_back_files(checkpoint_number checkpoint) {
     self->doing_ = doing::rolling_back;
     self->step_checkpoint_ = checkpoint;
     self->channel_->pause(until_back);
+    self->begins_from_ = found->second;
     // The machine that is, ends; the one that was goes on under its name.
     auto old = std::exchange(self->process_, nullptr);
     old->kill();
-    self->come_up(found->second);
+    self->come_up();
   });
 }
 

@@ -89,8 +89,11 @@ public:
   qmp::client& monitor() { return *monitor_; }
   /// The server's end of the guest's channel; once.
   owned_fd take_channel() { return std::move(channel_); }
+  bool has_channel() const { return static_cast<bool>(channel_); }
   void kill();
   bool dead() const { return dead_; }
+  /// Whether its monitor can be spoken to. When that ended, its own end follows.
+  bool answers() const { return !dead_ && !monitor_->closed(); }
   /// What it wrote to standard error, its end.
   std::string last_words();
 
