@@ -3,16 +3,14 @@
 
 #include "machines/guest_channel.hpp"
 #include "machines/namespace/cgroup.hpp"
-#include "machines/namespace/packet_link.hpp"
+#include "machines/namespace/server_link.hpp"
 
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -20,7 +18,6 @@
 namespace berth::machines {
 
 using spawner::copy_text;
-using spawner::packet_link;
 using spawner::report;
 using spawner::report_kind;
 using spawner::request;
@@ -125,7 +122,7 @@ public:
     , loop(on)
     , pid(handle.pid)
     , instance(std::move(handle.instance))
-    , link_(std::move(handle.socket))
+    , link_(std::make_shared<server_link>(std::move(handle.socket), on))
     , isolation_(std::move(handle.isolation)) {}
 
   const namespace_settings settings;
@@ -141,28 +138,23 @@ public:
   void forget(std::uint64_t number);
   /// The number of a living machine; 0 if there is none of that id.
   std::uint64_t number_of(std::string_view id) const;
-  /// Says no more to the spawner, which ends everything, tells so, and ends itself.
-  void shut_down();
-  void close();
+  void shut_down() { link_->shut_down(); }
+  void close() { link_->close(); }
 
   // Any thread.
   std::vector<std::string> isolation() const;
   bool template_up(std::string_view language) const;
   /// Waits until the spawner's end was handled. Not on the reactor's thread.
-  bool wait_closed(std::chrono::milliseconds limit);
+  bool wait_closed(std::chrono::milliseconds limit) { return link_->wait_closed(limit); }
 
 private:
-  void on_link(std::uint32_t events);
-  void rewatch();
+  bool on_report(std::span<const std::byte> packet, std::vector<owned_fd>& fds);
+  void on_end();
 
-  packet_link link_;
-  reactor::token watch_ = 0;
-  bool want_out_ = false;
+  const std::shared_ptr<server_link> link_;
   std::map<std::uint64_t, std::shared_ptr<one_machine>> machines_;
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool closed_ = false;                               // guarded by mutex_
   std::vector<std::string> isolation_;                // guarded by mutex_
   std::map<std::string, int, std::less<>> templates_; // guarded by mutex_
 };
@@ -170,54 +162,35 @@ private:
 // --- the source's state --------------------------------------------------------------------------
 
 void namespace_source::shared_state::open() {
-  watch_ = loop.watch(link_.fd(), EPOLLIN,
-                      [self = shared_from_this()](std::uint32_t events) { self->on_link(events); });
-  if (watch_ == 0)
-    close();
+  auto self = shared_from_this();
+  link_->open(
+      {.on_packet = [self](std::span<const std::byte> packet,
+                           std::vector<owned_fd>& fds) { return self->on_report(packet, fds); },
+       .on_end = [self] { self->on_end(); }});
 }
 
 bool namespace_source::shared_state::ask(const request& what, std::span<const int> fds) {
-  if (!link_ || !link_.send_pod(what, fds))
+  return link_->ask(std::as_bytes(std::span{&what, 1}), fds);
+}
+
+bool namespace_source::shared_state::on_report(std::span<const std::byte> packet,
+                                               std::vector<owned_fd>& fds) {
+  report said{};
+  if (packet.size() != sizeof said)
     return false;
-  rewatch();
+  std::memcpy(&said, packet.data(), sizeof said);
+  said.text[sizeof said.text - 1] = '\0';
+  if (said.kind == report_kind::template_state) {
+    std::lock_guard guard{mutex_};
+    templates_[said.text] = said.error;
+    return true;
+  }
+  auto found = machines_.find(said.number);
+  if (found != machines_.end())
+    std::shared_ptr {
+      found->second
+      } -> on_report(said, fds);
   return true;
-}
-
-void namespace_source::shared_state::rewatch() {
-  if (link_.has_waiting() == want_out_)
-    return;
-  want_out_ = link_.has_waiting();
-  loop.rewatch(watch_, EPOLLIN | (want_out_ ? EPOLLOUT : 0U));
-}
-
-void namespace_source::shared_state::on_link(std::uint32_t events) {
-  auto self = shared_from_this();
-  if ((events & EPOLLOUT) != 0) {
-    if (!link_.flush())
-      return close();
-    rewatch();
-  }
-  for (int round = 0; round < 64; ++round) {
-    report said{};
-    std::size_t size = 0;
-    std::vector<owned_fd> fds;
-    auto got = link_.receive(std::as_writable_bytes(std::span{&said, 1}), size, fds);
-    if (got == packet_link::received::nothing)
-      return;
-    if (got == packet_link::received::end || size != sizeof said)
-      return close();
-    said.text[sizeof said.text - 1] = '\0';
-    if (said.kind == report_kind::template_state) {
-      std::lock_guard guard{mutex_};
-      templates_[said.text] = said.error;
-      continue;
-    }
-    auto found = machines_.find(said.number);
-    if (found == machines_.end())
-      continue;
-    auto one = found->second;
-    one->on_report(said, fds);
-  }
 }
 
 void namespace_source::shared_state::forget(std::uint64_t number) {
@@ -232,27 +205,11 @@ std::uint64_t namespace_source::shared_state::number_of(std::string_view id) con
   return 0;
 }
 
-void namespace_source::shared_state::shut_down() {
-  if (link_)
-    ::shutdown(link_.fd(), SHUT_WR);
-}
-
-/// The spawner has ended. If it was killed the kernel kills its machines (PR_SET_PDEATHSIG), and
-/// their cgroups are swept by the next start.
-void namespace_source::shared_state::close() {
-  if (!link_)
-    return;
-  loop.forget(watch_);
-  link_.close();
+void namespace_source::shared_state::on_end() {
   auto machines = std::move(machines_);
   machines_.clear();
   for (auto& [number, one] : machines)
     one->spawner_gone();
-  {
-    std::lock_guard guard{mutex_};
-    closed_ = true;
-  }
-  changed_.notify_all();
 }
 
 std::vector<std::string> namespace_source::shared_state::isolation() const {
@@ -263,7 +220,7 @@ std::vector<std::string> namespace_source::shared_state::isolation() const {
                     + (error == 0          ? "up"
                        : error == ENOTCONN ? "asleep until it is needed"
                                            : "down, jobs start cold"));
-  if (closed_)
+  if (link_->closed())
     lines.emplace_back("the spawner has ended: no machine can be started");
   return lines;
 }
@@ -271,12 +228,8 @@ std::vector<std::string> namespace_source::shared_state::isolation() const {
 bool namespace_source::shared_state::template_up(std::string_view language) const {
   std::lock_guard guard{mutex_};
   auto found = templates_.find(language);
-  return !closed_ && found != templates_.end() && (found->second == 0 || found->second == ENOTCONN);
-}
-
-bool namespace_source::shared_state::wait_closed(std::chrono::milliseconds limit) {
-  std::unique_lock lock{mutex_};
-  return changed_.wait_for(lock, limit, [this] { return closed_; });
+  return !link_->closed() && found != templates_.end()
+         && (found->second == 0 || found->second == ENOTCONN);
 }
 
 // --- one machine ---------------------------------------------------------------------------------

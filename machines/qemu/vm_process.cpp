@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/qemu/vm_process.hpp"
 
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -15,7 +14,6 @@ using launcher::report;
 using launcher::report_kind;
 using launcher::request;
 using launcher::request_kind;
-using spawner::packet_link;
 
 namespace {
 
@@ -29,14 +27,14 @@ constexpr std::size_t words_bytes_max = 2'000;
 launcher_link::launcher_link(spawner_handle handle, reactor& loop)
   : loop_(loop)
   , pid_(handle.pid)
-  , link_(std::move(handle.socket)) {}
+  , link_(std::make_shared<server_link>(std::move(handle.socket), loop)) {}
 
 void launcher_link::open() {
-  watch_ = loop_.watch(link_.fd(), EPOLLIN, [self = shared_from_this()](std::uint32_t events) {
-    self->on_link(events);
-  });
-  if (watch_ == 0)
-    close();
+  auto self = shared_from_this();
+  link_->open(
+      {.on_packet = [self](std::span<const std::byte> packet,
+                           std::vector<owned_fd>& fds) { return self->on_report(packet, fds); },
+       .on_end = [self] { self->on_end(); }});
 }
 
 bool launcher_link::ask(const request& what, std::string_view arguments, std::span<const int> fds) {
@@ -45,79 +43,32 @@ bool launcher_link::ask(const request& what, std::string_view arguments, std::sp
   asked.argument_bytes = static_cast<std::uint32_t>(arguments.size());
   std::memcpy(packet.data(), &asked, sizeof asked);
   std::ranges::copy(std::as_bytes(std::span{arguments}), packet.begin() + sizeof asked);
-  if (!link_ || !link_.send(packet, fds))
-    return false;
-  rewatch();
-  return true;
+  return link_->ask(packet, fds);
 }
 
 void launcher_link::adopt(std::uint64_t number, std::shared_ptr<vm_process> one) {
   processes_[number] = std::move(one);
 }
 
-void launcher_link::rewatch() {
-  if (link_.has_waiting() == want_out_)
-    return;
-  want_out_ = link_.has_waiting();
-  loop_.rewatch(watch_, EPOLLIN | (want_out_ ? EPOLLOUT : 0U));
+bool launcher_link::on_report(std::span<const std::byte> packet, std::vector<owned_fd>& fds) {
+  report said{};
+  if (packet.size() != sizeof said)
+    return false;
+  std::memcpy(&said, packet.data(), sizeof said);
+  said.text[sizeof said.text - 1] = '\0';
+  auto found = processes_.find(said.number);
+  if (found != processes_.end())
+    std::shared_ptr {
+      found->second
+      } -> on_report(said, fds);
+  return true;
 }
 
-void launcher_link::on_link(std::uint32_t events) {
-  auto self = shared_from_this();
-  if ((events & EPOLLOUT) != 0) {
-    if (!link_.flush())
-      return close();
-    rewatch();
-  }
-  for (int round = 0; round < 64 && link_; ++round) {
-    report said{};
-    std::size_t size = 0;
-    std::vector<owned_fd> fds;
-    auto got = link_.receive(std::as_writable_bytes(std::span{&said, 1}), size, fds);
-    if (got == packet_link::received::nothing)
-      return;
-    if (got == packet_link::received::end || size != sizeof said)
-      return close();
-    said.text[sizeof said.text - 1] = '\0';
-    auto found = processes_.find(said.number);
-    if (found == processes_.end())
-      continue;
-    auto one = found->second;
-    one->on_report(said, fds);
-  }
-}
-
-void launcher_link::shut_down() {
-  if (link_)
-    ::shutdown(link_.fd(), SHUT_WR);
-}
-
-/// The launcher has ended. If it was killed the kernel kills its QEMUs (PR_SET_PDEATHSIG), and
-/// their cgroups are swept by the next start.
-void launcher_link::close() {
-  if (!link_)
-    return;
-  loop_.forget(watch_);
-  link_.close();
+void launcher_link::on_end() {
   auto processes = std::move(processes_);
   processes_.clear();
   for (auto& [number, one] : processes)
     one->launcher_gone();
-  {
-    std::lock_guard guard{mutex_};
-    closed_ = true;
-  }
-  changed_.notify_all();
-}
-
-bool launcher_link::wait_closed(std::chrono::milliseconds limit) {
-  std::unique_lock lock{mutex_};
-  return changed_.wait_for(lock, limit, [this] { return closed_; });
-}
-
-bool launcher_link::closed() const {
-  std::lock_guard guard{mutex_};
-  return closed_;
 }
 
 // --- a process -----------------------------------------------------------------------------------

@@ -3,11 +3,11 @@
 
 #include "machines/machine.hpp"
 #include "machines/namespace/privileged_process.hpp"
+#include "machines/namespace/server_link.hpp"
 #include "machines/qemu/launcher_protocol.hpp"
 #include "machines/qemu/qmp.hpp"
 #include "machines/reactor.hpp"
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,7 +19,7 @@ namespace berth::machines {
 
 class vm_process;
 
-/// The server's end of the socket to its launcher. Reactor's thread, but for wait_closed().
+/// The server's link to its launcher. Reactor's thread, but for closed() and wait_closed().
 class launcher_link : public std::enable_shared_from_this<launcher_link> {
 public:
   launcher_link(spawner_handle handle, reactor& loop);
@@ -31,28 +31,21 @@ public:
   void forget(std::uint64_t number) { processes_.erase(number); }
   std::uint64_t next_number() { return next_number_++; }
   reactor& loop() { return loop_; }
-  /// Says no more to the launcher, which ends everything, tells so, and ends itself.
-  void shut_down();
-  void close();
-  bool wait_closed(std::chrono::milliseconds limit);
-  bool closed() const;
+  void shut_down() { link_->shut_down(); }
+  void close() { link_->close(); }
+  bool wait_closed(std::chrono::milliseconds limit) { return link_->wait_closed(limit); }
+  bool closed() const { return link_->closed(); }
   pid_t pid() const { return pid_; }
 
 private:
-  void on_link(std::uint32_t events);
-  void rewatch();
+  bool on_report(std::span<const std::byte> packet, std::vector<owned_fd>& fds);
+  void on_end();
 
   reactor& loop_;
   const pid_t pid_;
-  spawner::packet_link link_;
-  reactor::token watch_ = 0;
-  bool want_out_ = false;
+  const std::shared_ptr<server_link> link_;
   std::uint64_t next_number_ = 1;
   std::map<std::uint64_t, std::shared_ptr<vm_process>> processes_;
-
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool closed_ = false; // guarded by mutex_
 };
 
 /// One QEMU: its process, its monitor, the server's end of its guest's channel. Everything happens
