@@ -290,9 +290,8 @@ int cgroup_tree::enter(std::uint64_t number, const machine_limits& limits,
       return -errno;
     bool v2 = at.version == cgroup_version::v2;
     auto keep = [&](spawner::handle_bit bit, const char* file, int flags) {
-      auto index = static_cast<std::size_t>(__builtin_ctz(bit));
-      handles.files[index].reset(::openat(dir.get(), file, flags | O_CLOEXEC));
-      return handles.files[index].get();
+      handles[bit].reset(::openat(dir.get(), file, flags | O_CLOEXEC));
+      return handles.get(bit);
     };
     if (at.memory) {
       int limit =
