@@ -34,6 +34,15 @@ std::string bash(machines::machine& in, heard& listener, const std::string& code
   return result.out + result.err;
 }
 
+/// Waits for the hello of a machine whose template has to be booted first.
+bool is_up(heard& listener) {
+  auto until = std::chrono::steady_clock::now() + template_limit;
+  while (!listener.next<guest::hello>())
+    if (listener.lost_count() > 0 || std::chrono::steady_clock::now() > until)
+      return false;
+  return true;
+}
+
 /// Brings the guest to rest, as a slot does before it asks for a step.
 void rest(machines::machine& in, heard& listener, bool force = false) {
   in.send(guest::freeze{.request = 1, .force = force});
@@ -306,7 +315,7 @@ TEST_CASE("limits of memory, processes and disk hold inside a virtual machine") 
   constexpr std::uint64_t mib = 1 << 20;
   auto [machine, listener] =
       plant.start("tight", {.memory_bytes = 96 * mib, .processes = 32, .disk_bytes = 16 * mib});
-  REQUIRE(listener->next<guest::hello>());
+  REQUIRE(is_up(*listener));
   ran eats = test::run(*machine, *listener, "python",
                        "x = []\nwhile True:\n  x.append(b'x' * (8 << 20))\n");
   CHECK(eats.ended);
