@@ -69,10 +69,12 @@ std::vector<mapping> mappings_of(int proc, pid_t pid) {
   return found;
 }
 
-/// The runs of pages of a mapping that are the process's own.
+/// The runs of pages of a mapping that are the process's own. None goes on in another mapping,
+/// where it could not be read at one address.
 bool add_runs(int pagemap, const mapping& at, std::vector<run>& runs) {
   auto entries = std::make_unique<std::array<std::uint64_t, entries_at_once>>();
   std::uint64_t pages = (at.end - at.begin) / page_bytes;
+  const std::size_t of_others = runs.size();
   for (std::uint64_t page = 0; page < pages;) {
     std::size_t wanted =
         std::min<std::uint64_t>(entries_at_once, pages - page) * sizeof(std::uint64_t);
@@ -88,7 +90,7 @@ bool add_runs(int pagemap, const mapping& at, std::vector<run>& runs) {
       if (!own)
         continue;
       std::uint64_t offset = at.offset + page * page_bytes;
-      if (!runs.empty() && runs.back().offset + runs.back().bytes == offset)
+      if (runs.size() > of_others && runs.back().offset + runs.back().bytes == offset)
         runs.back().bytes += page_bytes;
       else
         runs.push_back({.offset = offset, .bytes = page_bytes});
