@@ -186,10 +186,10 @@ bool namespace_source::shared_state::on_report(std::span<const std::byte> packet
     return true;
   }
   auto found = machines_.find(said.number);
-  if (found != machines_.end())
-    std::shared_ptr {
-      found->second
-      } -> on_report(said, fds);
+  if (found == machines_.end())
+    return true;
+  auto one = found->second; // it may end its own entry
+  one->on_report(said, fds);
   return true;
 }
 

@@ -57,10 +57,10 @@ bool launcher_link::on_report(std::span<const std::byte> packet, std::vector<own
   std::memcpy(&said, packet.data(), sizeof said);
   said.text[sizeof said.text - 1] = '\0';
   auto found = processes_.find(said.number);
-  if (found != processes_.end())
-    std::shared_ptr {
-      found->second
-      } -> on_report(said, fds);
+  if (found == processes_.end())
+    return true;
+  auto one = found->second; // it may end its own entry
+  one->on_report(said, fds);
   return true;
 }
 
