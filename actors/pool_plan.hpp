@@ -78,6 +78,16 @@ public:
     return chosen;
   }
 
+  /// Flavours of which a machine stands ready that demand no longer asks for; one each, so that a
+  /// pool shrinks as slowly as demand fades.
+  std::vector<std::string> to_end(const std::map<std::string, stock>& stocks) const {
+    std::vector<std::string> chosen;
+    for (const auto& [flavour, s] : stocks)
+      if (s.waiting == 0 && s.idle + s.starting > target(flavour) && s.idle > 0)
+        chosen.push_back(flavour);
+    return chosen;
+  }
+
 private:
   static constexpr double fade_per_second = 0.93;
 

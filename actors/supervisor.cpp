@@ -107,6 +107,7 @@ private:
   void release(std::uint32_t slot);
   void refill_soon(bool hurry);
   void refill(bool hurry);
+  void shrink();
   std::map<std::string, pool_plan::stock> stocks() const;
 
   // Sessions.
@@ -559,6 +560,17 @@ void supervisor_state::refill(bool hurry) {
       slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
   for (const auto& flavour : plan_.to_start(stocks(), room, hurry))
     start_machine("vm-" + new_hex_id(), flavour, machine_limits(*parts_.config));
+}
+
+/// Ends machines that nobody asks for any more.
+void supervisor_state::shrink() {
+  for (const auto& flavour : plan_.to_end(stocks())) {
+    auto spare = std::ranges::find_if(slots_, [&](const slot_record& slot) {
+      return slot.state == slot_state::idle && slot.session.empty() && slot.warm == flavour;
+    });
+    if (spare != slots_.end())
+      release(static_cast<std::uint32_t>(spare - slots_.begin()));
+  }
 }
 
 void supervisor_state::on_slot_changed(const slot_changed& message) {
@@ -1232,6 +1244,7 @@ void supervisor_state::on_tick() {
     return;
   }
   plan_.fade();
+  shrink();
   std::vector<std::string> late;
   for (const auto& id : waiting_)
     if (jobs_.at(id).since + std::chrono::milliseconds{parts_.config->pool.queue_timeout_ms} < time)

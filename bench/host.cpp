@@ -112,7 +112,21 @@ std::uint64_t start_ticks(pid_t pid) {
   return fields.size() > 19 ? std::strtoull(fields[19].c_str(), nullptr, 10) : 0;
 }
 
-std::set<std::string> berth_cgroups() {
+std::set<std::string> instance_names(pid_t server) {
+  constexpr std::string_view mark = "/berth-";
+  std::set<std::string> names;
+  for (pid_t pid : process_tree(server)) {
+    std::istringstream lines{read_text(proc(pid, "cgroup"))};
+    for (std::string line; std::getline(lines, line);)
+      if (auto begin = line.find(mark); begin != std::string::npos) {
+        auto end = line.find('/', begin + 1);
+        names.insert(line.substr(begin + 1, end == std::string::npos ? end : end - begin - 1));
+      }
+  }
+  return names;
+}
+
+std::set<std::string> cgroups_of(const std::set<std::string>& names) {
   std::set<std::string> found;
   for (const auto& root : cgroup_roots()) {
     std::error_code failed;
@@ -120,8 +134,10 @@ std::set<std::string> berth_cgroups() {
                                            failed};
     for (; !failed && place != fs::recursive_directory_iterator{}; place.increment(failed)) {
       std::error_code gone;
-      if (place->is_directory(gone)
-          && place->path().native().find("berth-", root.size()) != std::string::npos)
+      if (!place->is_directory(gone))
+        continue;
+      if (std::ranges::any_of(place->path(),
+                              [&](const fs::path& step) { return names.contains(step.native()); }))
         found.insert(place->path().native());
     }
   }
@@ -153,7 +169,7 @@ footprint take_footprint(pid_t server) {
     if (mount_namespaces.insert(fs::read_symlink(proc(pid, "ns/mnt"), failed).string()).second)
       all.mounts += mounts_seen(pid);
   }
-  all.cgroups = berth_cgroups().size();
+  all.cgroups = cgroups_of(instance_names(server)).size();
   return all;
 }
 

@@ -27,8 +27,10 @@ std::size_t mounts_seen(pid_t pid);
 /// Start of a process since boot, clock ticks: with the pid its identity. 0 when it is gone.
 std::uint64_t start_ticks(pid_t pid);
 
-/// All control groups of the host whose path has `berth-` in it.
-std::set<std::string> berth_cgroups();
+/// What a server's control groups are called: `berth-` and the id of its spawner or launcher.
+std::set<std::string> instance_names(pid_t server);
+/// All control groups of the host of these names, and those below them.
+std::set<std::string> cgroups_of(const std::set<std::string>& names);
 
 /// The processes below `root` that live in another pid namespace than it, by that namespace: the
 /// machines.

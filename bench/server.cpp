@@ -76,8 +76,7 @@ std::vector<pid_t> alive_after(std::vector<known_process> known, milliseconds li
 
 server::server(zmq::context_t& context, const std::string& executable, const json& config)
   : context_(context)
-  , runtime_(place_.path() + "/run")
-  , cgroups_before_(berth_cgroups()) {
+  , runtime_(place_.path() + "/run") {
   auto endpoints = free_endpoints(2);
   events_ = endpoints[1];
   json all{{"data_dir", place_.path() + "/data"},
@@ -193,12 +192,17 @@ void server::settle(milliseconds limit) {
   throw failure{"the pool did not settle"};
 }
 
+std::uint32_t server::idle_machines() {
+  return connect().call<pool_info>("pool").idle;
+}
+
 leftovers server::stop() {
   if (pid_ <= 0)
     throw failure{"the server is gone already"};
   auto tree = process_tree(pid_);
   tree.erase(tree.begin()); // itself is waited for
   auto known = identify(tree);
+  auto instance = instance_names(pid_);
   kill(pid_, SIGTERM);
   if (!wait_end(milliseconds{20'000})) {
     std::string log = log_end();
@@ -213,9 +217,8 @@ leftovers server::stop() {
     left.push_back("process " + std::to_string(pid));
   if (read_text("/proc/self/mounts").find(place_.path()) != std::string::npos)
     left.push_back("mount below " + place_.path());
-  for (const auto& group : berth_cgroups())
-    if (!cgroups_before_.contains(group))
-      left.push_back("cgroup " + group);
+  for (const auto& group : cgroups_of(instance))
+    left.push_back("cgroup " + group);
   std::error_code failed;
   for (const auto& entry : fs::recursive_directory_iterator{runtime_, failed})
     left.push_back("file " + entry.path().string());

@@ -36,6 +36,8 @@ public:
   client connect(zmq::socket_type type = zmq::socket_type::req);
   /// Waits until no job waits or runs and the pool of idle machines no longer changes.
   void settle(milliseconds limit = milliseconds{20'000});
+  /// Machines that stand ready.
+  std::uint32_t idle_machines();
 
   /// Stops it by SIGTERM, waits for its end, looks for what it left. Throws when it has to be
   /// killed or fails.
@@ -51,7 +53,6 @@ private:
   temporary_directory place_;
   std::string runtime_;
   std::string events_;
-  std::set<std::string> cgroups_before_;
   health_info health_;
   pid_t pid_ = -1;
   int status_ = 0;

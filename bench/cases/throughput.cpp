@@ -61,8 +61,13 @@ bool grew(const footprint& before, const footprint& after) {
          || after.cgroups > before.cgroups || after.processes > before.processes;
 }
 
-/// The footprint once everything that was running has been put away.
-footprint quiet_footprint(server& running, const footprint* before = nullptr) {
+/// The footprint once everything that was running has been put away, and as many machines stand
+/// ready as at rest: a pool follows demand, and falls again within half a minute.
+footprint quiet_footprint(server& running, std::uint32_t idle_at_rest,
+                          const footprint* before = nullptr) {
+  running.settle();
+  for (int i = 0; i < 60 && running.idle_machines() > idle_at_rest; ++i)
+    pause_for(milliseconds{1'000});
   running.settle();
   footprint now = take_footprint(running.pid());
   // What ends last may take a moment more; what never ends is growth.
@@ -98,12 +103,13 @@ void report_growth(report& out, const footprint& before, const footprint& after)
 void measure_throughput(bench_context& context) {
   server running = context.start_server();
   running.settle();
+  std::uint32_t idle_at_rest = running.idle_machines();
   // Long enough to fill what is bounded by a number of jobs: results kept for reading, the
   // journal's pages in memory.
   put_under_load(running, context.choose(milliseconds{25'000}, milliseconds{2'000}));
-  footprint before = quiet_footprint(running);
+  footprint before = quiet_footprint(running, idle_at_rest);
   auto result = put_under_load(running, context.choose(milliseconds{30'000}, milliseconds{5'000}));
-  footprint after = quiet_footprint(running, &before);
+  footprint after = quiet_footprint(running, idle_at_rest, &before);
   report& out = context.results;
   out.figure("jobs_per_second", "8 clients, fresh Python jobs",
              static_cast<double>(result.times.count()) / result.seconds, "/s", at_least(200),

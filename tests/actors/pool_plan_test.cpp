@@ -44,3 +44,18 @@ TEST_CASE("The stock follows demand up to its bound, and falls again", "[pool]")
   CHECK(plan.target("python") == 2);
   CHECK(plan.target("go") == 0);
 }
+
+TEST_CASE("What demand no longer asks for is ended, one at a time and never below the settings",
+          "[pool]") {
+  pool_plan plan{{{"python", 2}}, 8, 100};
+  plan.note_demand("python", 6);
+  stocks stood{{"python", {.idle = 6}}, {"go", {.idle = 2}}};
+  CHECK(plan.to_end(stood) == std::vector<std::string>{"go"});
+  for (int second = 0; second < 120; ++second)
+    plan.fade();
+  CHECK(plan.to_end(stood) == std::vector<std::string>{"go", "python"});
+  CHECK(plan.to_end({{"python", {.idle = 2}}}).empty());
+  CHECK(plan.to_end({{"python", {.idle = 3, .waiting = 1}}}).empty());
+  CHECK(plan.to_end({{"python", {.idle = 2, .starting = 1}}})
+        == std::vector<std::string>{"python"});
+}
