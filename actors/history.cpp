@@ -122,6 +122,7 @@ public:
     return {
         [this](const record_accepted& request) { return on_record_accepted(request); },
         [this](record_ended& request) { return on_record_ended(request); },
+        [this](answer_run& request) { return on_answer_run(request); },
         [this](const record_session& request) { return on_record_session(request); },
         [this](const query_history& request) { return on_query(request); },
         [this](caf::flush_atom) { commit(); },
@@ -145,6 +146,12 @@ private:
     std::uint64_t number = 0;
   };
 
+  /// Who waits for the batch, and for this.
+  struct waiting_run {
+    caf::typed_response_promise<outcome> answer;
+    outcome ended;
+  };
+
   caf::result<recorded> on_record_accepted(const record_accepted& request) {
     auto [known, is_new] = alive_.try_emplace(request.order.job, keeper_->next_number);
     if (!is_new)
@@ -161,6 +168,14 @@ private:
     alive_.erase(known);
     bound(request.ended);
     return add(number, ended_record(number, request.ended));
+  }
+
+  caf::result<outcome> on_answer_run(answer_run& request) {
+    if (batch_.empty())
+      return std::move(request.ended);
+    auto made = self_->make_response_promise<outcome>();
+    runs_.push_back({made, std::move(request.ended)});
+    return made;
   }
 
   caf::result<recorded> on_record_session(const record_session& request) {
@@ -241,6 +256,7 @@ private:
       return;
     std::vector<bytes> batch = std::exchange(batch_, {});
     std::vector<waiting> answers = std::exchange(answers_, {});
+    std::vector<waiting_run> runs = std::exchange(runs_, {});
     batch_bytes_ = 0;
     error failed = keeper_->log ? write(batch, !answers.empty()) : error{};
     if (failed)
@@ -254,6 +270,13 @@ private:
         continue;
       }
       next.answer.deliver(recorded{.number = next.number});
+    }
+    // Behind GATEWAY's, so that a client's next request finds it informed.
+    for (waiting_run& next : runs) {
+      if (failed)
+        next.answer.deliver(failed);
+      else
+        next.answer.deliver(std::move(next.ended));
     }
     if (keeper_->in_memory)
       keep_in_memory(batch);
@@ -314,6 +337,7 @@ private:
   std::vector<bytes> batch_;
   std::size_t batch_bytes_ = 0;
   std::vector<waiting> answers_;
+  std::vector<waiting_run> runs_;
   /// Jobs that did not end yet, with their entries' numbers.
   std::unordered_map<std::string, std::uint64_t> alive_;
   std::deque<std::string> ended_;

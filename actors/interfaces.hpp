@@ -22,6 +22,8 @@ using history_actor = caf::typed_actor<
     on<record_accepted>::reply<recorded>,
     // Records how a job ended.
     on<record_ended>::reply<recorded>,
+    // Answers whoever waits for a run, in GATEWAY's stead.
+    on<answer_run>::reply<outcome>,
     // Records a session as it is.
     on<record_session>::reply<recorded>,
     // Answers with past jobs, newest first.

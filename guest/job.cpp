@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "guest/job.hpp"
 
-#include "guest/launch.hpp"
-
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -26,6 +24,12 @@ std::uint64_t microseconds(const timeval& time) {
 
 } // namespace
 
+output_streams make_output_streams() {
+  return {.no_input = owned_fd{open("/dev/null", O_RDONLY | O_CLOEXEC)},
+          .out = make_pipe(true),
+          .err = make_pipe(true)};
+}
+
 job::job(event_loop& loop, channel& out, const start_job& start)
   : loop_(loop)
   , channel_(out)
@@ -47,20 +51,18 @@ job::~job() {
     remove_directory(steps.directory);
 }
 
-bool job::open_streams() {
-  pipe_pair in;
+bool job::open_streams(output_streams ready) {
+  if (!ready)
+    ready = make_output_streams();
+  pipe_pair in{.ours = {}, .theirs = std::move(ready.no_input)};
   if (!input_eof_ || !steps.stages.back().preface.empty())
     in = make_pipe(false);
-  else
-    in.theirs.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  pipe_pair out = make_pipe(true);
-  pipe_pair err = make_pipe(true);
-  if (!in.theirs || !out.theirs || !err.theirs)
+  if (!in.theirs || !ready.out.theirs || !ready.err.theirs)
     return false;
   theirs_[0] = std::move(in.theirs);
-  theirs_[1] = std::move(out.theirs);
-  theirs_[2] = std::move(err.theirs);
-  adopt_streams(std::move(in.ours), std::move(out.ours), std::move(err.ours));
+  theirs_[1] = std::move(ready.out.theirs);
+  theirs_[2] = std::move(ready.err.theirs);
+  adopt_streams(std::move(in.ours), std::move(ready.out.ours), std::move(ready.err.ours));
   return true;
 }
 

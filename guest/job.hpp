@@ -3,6 +3,7 @@
 
 #include "guest/channel.hpp"
 #include "guest/languages/language.hpp"
+#include "guest/launch.hpp"
 
 #include <sys/resource.h>
 
@@ -23,6 +24,17 @@ enum class job_phase : std::uint8_t {
   draining,
 };
 
+/// What a program without input reads from and writes to.
+struct output_streams {
+  owned_fd no_input;
+  pipe_pair out;
+  pipe_pair err;
+
+  explicit operator bool() const { return no_input && out.theirs && err.theirs; }
+};
+/// Makes them; false when there are none to be had (errno tells).
+output_streams make_output_streams();
+
 /// One job: its streams, its account, its outcome. Processes are the job_table's business.
 class job {
 public:
@@ -41,8 +53,9 @@ public:
 
   // --- streams -----------------------------------------------------------------------------------
 
-  /// Makes the pipes. False when there are none to be had (errno tells).
-  bool open_streams();
+  /// Takes these pipes, and makes what is missing. False when there are none to be had (errno
+  /// tells).
+  bool open_streams(output_streams ready = {});
   /// Uses pipes that a waiting process has already.
   void adopt_streams(owned_fd in, owned_fd out, owned_fd err);
   /// The program's ends; -1 once dropped.

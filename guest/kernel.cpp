@@ -78,7 +78,7 @@ bool kernel::begin_cell() {
   owned_fd file;
   if (each.code.size() > kernel_words::inline_code_bytes_max)
     file = memory_file("cell", each.code.data(), each.code.size());
-  if (!each.streams.open_streams())
+  if (!each.streams.open_streams(std::exchange(next_streams_, {})))
     return false;
   std::array<int, 4> fds{each.streams.program_stdin(), each.streams.program_stdout(),
                          each.streams.program_stderr(), file.get()};
@@ -87,8 +87,8 @@ bool kernel::begin_cell() {
   each.streams.cpu_before_us = cpu_time_us(pid);
   if (!link.send(frame, std::span{fds}.first(file ? 4 : 3)))
     return false;
+  // From here on it may have our processor: what can wait for its end does.
   each.code.clear();
-  each.streams.drop_program_ends();
   each.streams.watch_output();
   each.streams.open_input({});
   return true;
@@ -118,7 +118,6 @@ void kernel::kill_cell(int status, const rusage& usage) {
 bool kernel::finish_cell() {
   if (!current || !current->over || !current->streams.drain())
     return false;
-  keep_strays();
   cell& each = *current;
   cell_ended message;
   message.ended = each.streams.outcome();
@@ -129,13 +128,18 @@ bool kernel::finish_cell() {
   if (!message.report.kernel_alive)
     message.reason = reason;
   channel_.send(message);
-  channel_.flush(); // closing its pipes can wait
+  channel_.flush(); // all that follows can wait
+  each.streams.drop_program_ends();
+  keep_strays();
   current.reset();
+  if (!dead())
+    next_streams_ = make_output_streams();
   return true;
 }
 
 /// Children that a cell left behind go on writing to its pipes: a closed one might end them, and a
-/// full one would stop them. What they write is counted.
+/// full one would stop them. What they write is counted. An interpreter that said the end before it
+/// let go of them does so in a moment.
 void kernel::keep_strays() {
   for (owned_fd& pipe : current->streams.take_open_pipes()) {
     if (strays_.size() >= strays_max) {

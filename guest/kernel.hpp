@@ -114,6 +114,8 @@ private:
   event_loop& loop_;
   channel& channel_;
   open_kernel request_;
+  /// Pipes for the next cell, made while nobody waits.
+  output_streams next_streams_;
   /// Pipes of earlier cells.
   std::list<owned_fd> strays_;
   owned_fd repeat_timer_;

@@ -96,7 +96,7 @@ pipe_pair make_pipe(bool reading) {
   if (pipe2(ends, O_CLOEXEC) != 0)
     return {};
   int ours = ends[reading ? 0 : 1];
-  fcntl(ours, F_SETFL, fcntl(ours, F_GETFL) | O_NONBLOCK);
+  fcntl(ours, F_SETFL, O_NONBLOCK); // a new pipe has no other flag of that kind
   return {owned_fd{ours}, owned_fd{ends[reading ? 1 : 0]}};
 }
 

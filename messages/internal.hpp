@@ -242,6 +242,15 @@ struct record_ended {
   bool operator==(const record_ended&) const = default;
 };
 
+/// To HISTORY, right behind the record of the end: answer with this once that is on disk.
+struct answer_run {
+  outcome ended;
+
+  static constexpr const char* type_name = "answer_run";
+  static constexpr auto fields() { return std::tuple{field("ended", &answer_run::ended)}; }
+  bool operator==(const answer_run&) const = default;
+};
+
 /// From HISTORY: it is on disk.
 struct recorded {
   std::uint64_t number = 0;

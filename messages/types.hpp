@@ -41,12 +41,13 @@ using client_types = type_list<
 using internal_types =
     type_list<job_order, place_job, find_session, run_job, stop_job, open_stream, output_chunk,
               output_taken, close_stream, announce, announce_files, record_accepted, record_ended,
-              recorded, record_session, judge, fill_slot, empty_slot, limit_slot, slot_changed,
-              drain, drained, read_spool, spooled, end_spool, drop_spool, keep_binary, saved_state,
-              saved_states, begin_save, finish_save, abandon_save, save_finished, open_archives,
-              keep_states, freeze_slot, slot_frozen, roll_slot, slot_rolled, drop_slot_state,
-              files_ended, save_slot, slot_saved, ask_model, model_answer, cancel_model,
-              note_progress, find_role, put_record, get_records, record_page, drop_records>;
+              answer_run, recorded, record_session, judge, fill_slot, empty_slot, limit_slot,
+              slot_changed, drain, drained, read_spool, spooled, end_spool, drop_spool, keep_binary,
+              saved_state, saved_states, begin_save, finish_save, abandon_save, save_finished,
+              open_archives, keep_states, freeze_slot, slot_frozen, roll_slot, slot_rolled,
+              drop_slot_state, files_ended, save_slot, slot_saved, ask_model, model_answer,
+              cancel_model, note_progress, find_role, put_record, get_records, record_page,
+              drop_records>;
 
 using guest_types = type_list<
     guest::start_job, guest::stdin_data, guest::end_job, guest::put_file, guest::get_file,
@@ -209,6 +210,7 @@ CAF_BEGIN_TYPE_ID_BLOCK(berth_messages, caf::id_block::berth_errors::end)
   CAF_ADD_TYPE_ID(berth_messages, (berth::announce_files))
   CAF_ADD_TYPE_ID(berth_messages, (berth::record_accepted))
   CAF_ADD_TYPE_ID(berth_messages, (berth::record_ended))
+  CAF_ADD_TYPE_ID(berth_messages, (berth::answer_run))
   CAF_ADD_TYPE_ID(berth_messages, (berth::recorded))
   CAF_ADD_TYPE_ID(berth_messages, (berth::record_session))
   CAF_ADD_TYPE_ID(berth_messages, (berth::judge))

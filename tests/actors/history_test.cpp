@@ -122,6 +122,24 @@ TEST_CASE_METHOD(fixture, "A job that was recorded is found with all that was sa
   CHECK(text(told.result.stdout_data) == "out\n");
 }
 
+TEST_CASE_METHOD(fixture, "Who waits for a run is answered behind the record of its end") {
+  start();
+  REQUIRE(ask<recorded>(accepted_job("j1")));
+  caf::scoped_actor self{*system_};
+  record_ended end = ended_job("j1");
+  answer_run run{.ended = end.ended};
+  self->send(history_, end);
+  self->send(history_, run);
+  std::vector<std::string> order;
+  for (int i = 0; i < 2; ++i)
+    self->receive([&](const recorded&) { order.emplace_back("recorded"); },
+                  [&](const outcome& told) { order.push_back(told.job); });
+  CHECK(order == std::vector<std::string>{"recorded", "j1"});
+  auto again = ask<outcome>(run); // nothing of it is on its way any more
+  REQUIRE(again);
+  CHECK(*again == run.ended);
+}
+
 TEST_CASE_METHOD(fixture, "A job whose end comes in the batch of its acceptance is one record") {
   start();
   caf::scoped_actor self{*system_};

@@ -44,6 +44,11 @@ inline history_actor::behavior_type scripted_history(std::shared_ptr<scripted_jo
         journal->ended.push_back(x);
         return done();
       },
+      [=](const answer_run& x) -> caf::result<outcome> {
+        if (journal->broken)
+          return fail(ec::store_failed, "the disk is full");
+        return x.ended;
+      },
       [=](const record_session& x) {
         journal->sessions.push_back(x);
         return done();

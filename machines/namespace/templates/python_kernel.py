@@ -33,7 +33,9 @@ try:
     from IPython.core import async_helpers, interactiveshell, ultratb
     from IPython.core.displayhook import DisplayHook
     from IPython.core.displaypub import DisplayPublisher
+    from IPython.core.history import HistoryManager
     from IPython.core.inputtransformer2 import TransformerManager
+    from IPython.core.prefilter import PrefilterManager
     from IPython.core.profiledir import ProfileDir
     from traitlets import Type, observe
     from traitlets.config import Config
@@ -148,6 +150,8 @@ if not missing:
     class Hook(DisplayHook):
         """The value of a cell's last expression goes to the guest, not to standard output."""
 
+        exec_result = None  # nobody observes it: see Shell
+
         def write_output_prompt(self):
             pass
 
@@ -221,11 +225,31 @@ if not missing:
                 return lines
             return super().do_token_transforms(lines)
 
+    class Prefilter(PrefilterManager):
+        """IPython's, which looks at an assignment for long to find that it has nothing to do."""
+
+        assignment = re.compile(r"\s*\w+\s*(?:[-+*/%&|^@]|\*\*|//|<<|>>)?=(?!=)")
+
+        def prefilter_lines(self, lines, continue_prompt=False):
+            if self.assignment.match(lines):
+                return lines.rstrip("\n")
+            return super().prefilter_lines(lines, continue_prompt)
+
+    class History(HistoryManager):
+        """The cells so far."""
+
+        _i = _ii = _iii = _i00 = ""  # nobody observes them: see Shell
+
     class Shell(interactiveshell.InteractiveShell):
         """IPython's shell, whose results and errors go to the guest."""
 
         displayhook_class = Type(Hook)
         display_pub_class = Type(Publisher)
+        # Traits tell whoever observes them of each change, which here is nobody and takes as long as
+        # the cell: what changes with every cell is plain.
+        execution_count = 1
+        last_execution_succeeded = True
+        last_execution_result = None
         error = None
         leaving = False
 
@@ -239,6 +263,15 @@ if not missing:
         def init_profile_dir(self, profile_dir):
             self.profile_dir = Profile(parent=self)
             self.profile_dir.location = os.path.join(self.ipython_dir, "profile_default")
+
+        def init_history(self):
+            self.history_manager = History(shell=self, parent=self)
+            self.configurables.append(self.history_manager)
+
+        def init_prefilter(self):
+            self.prefilter_manager = Prefilter(shell=self, parent=self)
+            self.configurables.append(self.prefilter_manager)
+            self.prefilter = self.prefilter_manager.prefilter_lines
 
         def _showtraceback(self, etype, evalue, stb):
             text = self.InteractiveTB.stb2text(stb)
@@ -353,12 +386,14 @@ class Kernel:
             os.dup2(fds[stream], stream)
             os.close(fds[stream])
 
-    def disconnect(self):
+    def flush(self):
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except Exception:
                 pass
+
+    def disconnect(self):
         for stream in range(3):
             os.dup2(self.nowhere, stream)
 
@@ -401,7 +436,7 @@ class Kernel:
         self.finish(number, status, error)
 
     def finish(self, number, status, error):
-        self.disconnect()
+        self.flush()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         body = struct.pack("<cIiIQB", b"E", number, status, self.cells, peak, error is not None)
         for part in error or ():
@@ -410,7 +445,9 @@ class Kernel:
             except Exception:
                 text = b"(its text cannot be had)"
             body += struct.pack("<I", len(text)) + text
+        # The end first: each pipe that is let go of wakes the guest.
         self.control.send(body)
+        self.disconnect()
 
     # --- rest --------------------------------------------------------------------------------
 
