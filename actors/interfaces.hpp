@@ -208,8 +208,12 @@ using model_actor = caf::typed_actor<
 using agent_actor = caf::typed_actor<
     // Takes a turn; one at a time, others wait their turn.
     on<chat>::reply<chat_reply>,
-    // Ends the turn it is at.
+    // Ends the turn it is at, or a chat that waits for its own.
     on<cancel_chat>::reply<chat_cancelled>,
+    // The server ends: so does every chat, as interrupted.
+    caf::reacts_to<drain>,
+    // Its own clock: there may be a place at the model again.
+    caf::reacts_to<caf::tick_atom>,
     // Tells itself.
     on<list_conversations>::reply<conversation_info>,
     // Closes its session and ends.

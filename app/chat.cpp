@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "actors/agents/own_turn.hpp"
 #include "actors/ids.hpp"
 #include "app/interrupts.hpp"
 #include "app/line_editor.hpp"
@@ -20,6 +21,8 @@ using terminal::tint;
 
 /// How long the last events of a turn may be behind its answer.
 constexpr std::chrono::milliseconds late_events{2'000};
+/// How long until a stream that has ended is looked at again: this turn begins it anew.
+constexpr std::chrono::milliseconds again_wait{50};
 
 /// Text of a model or a program as a terminal may get it: lines and tabs stay, other control
 /// characters do not.
@@ -125,28 +128,34 @@ public:
   chat_turn(client& server, const common_options& common, chat request)
     : server_(server)
     , view_(common.json)
-    , request_(std::move(request)) {}
+    , request_(std::move(request)) {
+    request_.turn = "turn-" + new_hex_id();
+    own_ = own_turn{request_.turn};
+  }
 
   /// The exit code that stands for how it ended.
   int run();
 
 private:
+  using clock = std::chrono::steady_clock;
+
   error find_start();
   error take(const client_reply& reply);
   error take_events(const client_reply& reply);
   void ask_for_events();
-  bool is_over() const { return reply_ && (ended_ || std::chrono::steady_clock::now() > give_up_); }
+  bool is_over() const { return reply_ && (own_.ended() || clock::now() > give_up_); }
 
   client& server_;
   event_view view_;
   chat request_;
+  own_turn own_;
   std::uint64_t chatting_ = 0;
   std::uint64_t reading_ = 0;
   std::uint64_t after_ = 0;
-  bool ended_ = false;
+  std::optional<clock::time_point> ask_at_; // nothing is to be had before
   int interrupted_ = 0;
   std::optional<chat_reply> reply_;
-  std::chrono::steady_clock::time_point give_up_;
+  clock::time_point give_up_;
 };
 
 /// Only what this turn tells is wanted, not what was told before.
@@ -160,6 +169,7 @@ error chat_turn::find_start() {
 }
 
 void chat_turn::ask_for_events() {
+  ask_at_.reset();
   reading_ = server_.send(
       read_progress{.id = request_.conversation, .after = after_, .wait_ms = client::news_wait_ms});
 }
@@ -175,9 +185,11 @@ int chat_turn::run() {
         server_.poll_item(),
         {nullptr, signals.fd(), ZMQ_POLLIN, 0},
     }};
-    auto wait = reply_ ? late_events : client::silence_max;
-    if (zmq::poll(items.data(), items.size(), wait) == 0 && !reply_)
+    auto wait = ask_at_ ? again_wait : reply_ ? late_events : client::silence_max;
+    if (zmq::poll(items.data(), items.size(), wait) == 0 && !reply_ && !ask_at_)
       return terminal::report(server_.silence());
+    if (ask_at_ && clock::now() >= *ask_at_)
+      ask_for_events();
     while (auto reply = server_.receive())
       if (error why = take(*reply))
         return terminal::report(why);
@@ -185,7 +197,7 @@ int chat_turn::run() {
       continue;
     if (++interrupted_ > 1)
       return 130;
-    server_.send(cancel_chat{.conversation = request_.conversation});
+    server_.send(cancel_chat{.conversation = request_.conversation, .turn = request_.turn});
   }
   view_.end(*reply_);
   if (reply_->error.empty())
@@ -203,7 +215,7 @@ error chat_turn::take(const client_reply& reply) {
   if (!answer)
     return answer.error();
   reply_ = std::move(*answer);
-  give_up_ = std::chrono::steady_clock::now() + late_events;
+  give_up_ = clock::now() + late_events;
   return {};
 }
 
@@ -211,12 +223,16 @@ error chat_turn::take_events(const client_reply& reply) {
   auto page = client::read<progress_page>(reply);
   if (!page)
     return page.error();
+  if (page->lost > 0)
+    own_.on_gap();
   for (const progress_event& event : page->events) {
-    view_.show(event);
+    if (own_.has(event))
+      view_.show(event);
     after_ = event.seq;
-    ended_ = event.kind == progress_kind::ended;
   }
-  if (!ended_)
+  if (page->ended && page->events.empty())
+    ask_at_ = clock::now() + again_wait;
+  else if (!own_.ended())
     ask_for_events();
   return {};
 }

@@ -17,6 +17,7 @@ struct chat {
   bool execute = false;
   std::string progress;
   std::string step;
+  std::string turn;
 
   static constexpr const char* type_name = "chat";
   static constexpr auto fields() {
@@ -34,7 +35,10 @@ struct chat {
             "asking a model."),
         opt("progress", &chat::progress,
             "Events go to this workflow's stream; empty: to the conversation's."),
-        opt("step", &chat::step, "Step of the workflow, for its events.")};
+        opt("step", &chat::step, "Step of the workflow, for its events."),
+        opt("turn", &chat::turn,
+            "Names this chat, for cancel_chat; unique in the conversation; empty: a new id, which "
+            "the reply has.")};
   }
   bool operator==(const chat&) const = default;
 };
@@ -68,6 +72,7 @@ struct agent_act {
 /// What an agent answered.
 struct chat_reply {
   std::string conversation;
+  std::string turn;
   std::string role;
   std::string text;
   std::string results;
@@ -83,6 +88,7 @@ struct chat_reply {
   static constexpr auto fields() {
     return std::tuple{
         field("conversation", &chat_reply::conversation, "Id; go on with it."),
+        opt("turn", &chat_reply::turn, "The chat's."),
         field("role", &chat_reply::role, "Who answered."),
         field("text", &chat_reply::text, "The model's last word."),
         opt("results", &chat_reply::results, "What the programs gave, as text for a human."),
@@ -98,13 +104,17 @@ struct chat_reply {
   bool operator==(const chat_reply&) const = default;
 };
 
-/// Ends the turn that an agent is at; its chat answers.
+/// Ends a turn; its chat answers.
 struct cancel_chat {
   std::string conversation;
+  std::string turn;
 
   static constexpr const char* type_name = "cancel_chat";
   static constexpr auto fields() {
-    return std::tuple{field("conversation", &cancel_chat::conversation, "Id.")};
+    return std::tuple{field("conversation", &cancel_chat::conversation, "Id."),
+                      opt("turn", &cancel_chat::turn,
+                          "Only this chat, at its turn or waiting for it; empty: the one that is "
+                          "under way.")};
   }
   bool operator==(const cancel_chat&) const = default;
 };
@@ -113,11 +123,13 @@ struct cancel_chat {
 struct chat_cancelled {
   std::string conversation;
   bool was_busy = false;
+  std::string turn;
 
   static constexpr const char* type_name = "chat_cancelled";
   static constexpr auto fields() {
     return std::tuple{field("conversation", &chat_cancelled::conversation, "Id."),
-                      field("was_busy", &chat_cancelled::was_busy, "Whether a turn was ended.")};
+                      field("was_busy", &chat_cancelled::was_busy, "Whether a turn was ended."),
+                      opt("turn", &chat_cancelled::turn, "Which one was.")};
   }
   bool operator==(const chat_cancelled&) const = default;
 };

@@ -109,6 +109,8 @@ struct endpoint_info {
   std::uint32_t calls_waiting = 0;
   std::uint64_t calls_total = 0;
   std::uint64_t failures_total = 0;
+  std::string key_variable;
+  bool has_key = false;
 
   static constexpr const char* type_name = "endpoint_info";
   static constexpr auto fields() {
@@ -121,7 +123,10 @@ struct endpoint_info {
         field("calls_alive", &endpoint_info::calls_alive, "Calls on their way."),
         field("calls_waiting", &endpoint_info::calls_waiting, "Calls that wait for a place."),
         field("calls_total", &endpoint_info::calls_total, "Since the server started."),
-        field("failures_total", &endpoint_info::failures_total, "Calls that failed in the end.")};
+        field("failures_total", &endpoint_info::failures_total, "Calls that failed in the end."),
+        opt("key_variable", &endpoint_info::key_variable,
+            "Environment variable that is to hold its key; empty: none is sent."),
+        opt("has_key", &endpoint_info::has_key, "Whether it does.")};
   }
   bool operator==(const endpoint_info&) const = default;
 };

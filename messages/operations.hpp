@@ -65,7 +65,8 @@ inline constexpr std::tuple operations{
     operation<resume_session, session_info>{"resume_session", "Wakes a session."},
     operation<query_history, history_page>{"history", "Past jobs, newest first."},
     operation<chat, chat_reply>{"chat", "Says something to an agent and gives its answer."},
-    operation<cancel_chat, chat_cancelled>{"cancel_chat", "Ends the turn an agent is at."},
+    operation<cancel_chat, chat_cancelled>{
+        "cancel_chat", "Ends a turn of an agent, or a chat that waits for its turn."},
     operation<list_conversations, conversation_list>{"conversations", "Lists conversations."},
     operation<close_conversation, conversation_closed>{"close_conversation",
                                                        "Forgets a conversation."},

@@ -58,6 +58,8 @@ struct progress_event {
   std::uint32_t number = 0;
   double progress = 0;
   maybe<model_usage> usage;
+  std::string turn;
+  std::uint32_t steps_total = 0;
 
   static constexpr const char* type_name = "progress_event";
   static constexpr auto fields() {
@@ -73,7 +75,11 @@ struct progress_event {
         opt("job", &progress_event::job, "Id of the job."),
         opt("number", &progress_event::number, "As `kind` says."),
         opt("progress", &progress_event::progress, "Of a workflow, 0 to 100."),
-        opt("usage", &progress_event::usage, "What the models used so far.")};
+        opt("usage", &progress_event::usage, "What the models used so far."),
+        opt("turn", &progress_event::turn,
+            "Of a conversation that starts or ended: the chat that it is the turn of."),
+        opt("steps_total", &progress_event::steps_total,
+            "Of a workflow: the steps it will have had in the end; absent: nobody knows yet.")};
   }
   bool operator==(const progress_event&) const = default;
 };

@@ -202,6 +202,7 @@ struct workflow_info {
   std::int64_t started_at_ms = 0;
   std::int64_t ended_at_ms = 0;
   std::uint32_t resumed = 0;
+  std::uint32_t steps_total = 0;
 
   static constexpr const char* type_name = "workflow_info";
   static constexpr auto fields() {
@@ -224,7 +225,9 @@ struct workflow_info {
         field("usage", &workflow_info::usage, "Of all steps."),
         field("started_at_ms", &workflow_info::started_at_ms, "Unix time, ms."),
         opt("ended_at_ms", &workflow_info::ended_at_ms, "Unix time, ms; 0: not yet."),
-        opt("resumed", &workflow_info::resumed, "How often a new server went on with it.")};
+        opt("resumed", &workflow_info::resumed, "How often a new server went on with it."),
+        opt("steps_total", &workflow_info::steps_total,
+            "Steps it will have had in the end; absent: nobody knows yet.")};
   }
   bool operator==(const workflow_info&) const = default;
 };

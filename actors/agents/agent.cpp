@@ -31,6 +31,12 @@ constexpr std::uint32_t context_window_default = 8192;
 constexpr const char* cut_off = "(This answer was interrupted: the server ended.)";
 constexpr const char* called_off = "(This turn was cancelled.)";
 
+/// Why a turn ends before its time, as its reply and its last event say it.
+constexpr const char* by_client = "cancelled";
+constexpr const char* by_server = "interrupted";
+
+using clock = std::chrono::steady_clock;
+
 /// A turn between its chat and its reply.
 struct open_turn {
   chat request;
@@ -40,11 +46,14 @@ struct open_turn {
   acting how = acting::none;
   chat_reply reply;
   std::vector<std::string> shown; // what the programs gave, for a human
-  bool cancelled = false;
+  std::string stopped;            // why it ends before its time; empty: it does not
   bool finishing = false;
 
   // The round it is at.
   std::string call; // of the model; empty: none is under way
+  bool waits_for_place = false;
+  std::uint32_t place_tries = 0;
+  clock::time_point place_wanted_at;
   std::size_t estimated = 0;
   std::deque<task> todo;
   task now;
@@ -71,7 +80,8 @@ private:
   };
 
   caf::result<chat_reply> on_chat(chat& request);
-  caf::result<chat_cancelled> on_cancel();
+  caf::result<chat_cancelled> on_cancel(const cancel_chat& request);
+  void on_drain();
   caf::result<conversation_info> on_tell(const list_conversations& request);
   caf::result<conversation_closed> on_close();
   void on_exit(const error& reason);
@@ -88,6 +98,8 @@ private:
 
   // A turn, step by step.
   void next_chat();
+  bool is_open(const std::string& turn) const;
+  bool stop_waiting(const std::string& turn, const char* why);
   void on_role(role_info role);
   bool hear(const std::vector<chat_message>& given);
   void begin_turn();
@@ -96,6 +108,8 @@ private:
   void ask(bool with_tools);
   void on_answer(model_answer answer);
   void on_model_error(const error& why);
+  bool wait_for_place(const error& why);
+  void on_tick();
   void take_calls(model_answer& answer);
   void take_text(const std::string& text);
   void run_users_programs();
@@ -103,10 +117,12 @@ private:
   void do_next();
   void on_act(agent_act act);
   void acts_done();
-  void call_off();
+  void call_off(const char* why);
   void finish(std::string error = {});
   void deliver_when_kept();
   void refuse_turn(const error& why);
+  void tell_turn(progress_kind kind, std::string how, std::string text = {},
+                 maybe<model_usage> usage = {});
   void close_now();
 
   bool speaks_to_workflow() const { return !turn_->request.progress.empty(); }
@@ -147,7 +163,9 @@ agent_actor::behavior_type agent_state::make_behavior(agent_actor::pointer self,
   load();
   return {
       [this](chat& x) { return on_chat(x); },
-      [this](const cancel_chat&) { return on_cancel(); },
+      [this](const cancel_chat& x) { return on_cancel(x); },
+      [this](const drain&) { on_drain(); },
+      [this](caf::tick_atom) { on_tick(); },
       [this](const list_conversations& x) { return on_tell(x); },
       [this](const close_conversation&) { return on_close(); },
   };
@@ -156,6 +174,10 @@ agent_actor::behavior_type agent_state::make_behavior(agent_actor::pointer self,
 caf::result<chat_reply> agent_state::on_chat(chat& request) {
   if (!closing_.empty())
     return fail(ec::conflict, "conversation: it is being closed");
+  if (request.turn.empty())
+    request.turn = "turn-" + new_hex_id();
+  else if (is_open(request.turn))
+    return fail(ec::already_exists, "turn: " + request.turn + " is under way");
   if (waiting_.size() >= limits::chats_waiting_max)
     return caf::make_error(ec::no_capacity,
                            std::to_string(waiting_.size())
@@ -170,26 +192,60 @@ caf::result<chat_reply> agent_state::on_chat(chat& request) {
   return promise;
 }
 
+/// Whether a chat of this name is at its turn, or waits for it.
+bool agent_state::is_open(const std::string& turn) const {
+  return (turn_ && turn_->request.turn == turn)
+         || std::ranges::any_of(
+             waiting_, [&](const waiting_chat& each) { return each.request.turn == turn; });
+}
+
 /// A chat that waits for the records has its turn when they are there.
-caf::result<chat_cancelled> agent_state::on_cancel() {
+caf::result<chat_cancelled> agent_state::on_cancel(const cancel_chat& request) {
   auto promise = self_->make_response_promise<chat_cancelled>();
-  when_loaded([this, promise]() mutable {
-    bool busy = turn_ != nullptr;
-    if (busy)
-      call_off();
-    promise.deliver(chat_cancelled{.conversation = head_.conversation, .was_busy = busy});
+  when_loaded([this, promise, wanted = request.turn]() mutable {
+    chat_cancelled told{.conversation = head_.conversation, .turn = wanted};
+    if (turn_ && (wanted.empty() || wanted == turn_->request.turn)) {
+      told.was_busy = true;
+      told.turn = turn_->request.turn;
+      call_off(by_client);
+    } else {
+      told.was_busy = stop_waiting(wanted, by_client);
+    }
+    promise.deliver(std::move(told));
   });
   return promise;
 }
 
+/// Answers a chat that has not had its turn yet; nothing of it is kept. False: there is none.
+bool agent_state::stop_waiting(const std::string& turn, const char* why) {
+  auto found = std::ranges::find_if(
+      waiting_, [&](const waiting_chat& each) { return each.request.turn == turn; });
+  if (found == waiting_.end())
+    return false;
+  waiting_chat late = std::move(*found);
+  waiting_.erase(found);
+  late.promise.deliver(chat_reply{
+      .conversation = head_.conversation, .turn = turn, .role = late.request.role, .error = why});
+  return true;
+}
+
+void agent_state::on_drain() {
+  while (!waiting_.empty())
+    stop_waiting(std::string{waiting_.front().request.turn}, by_server);
+  if (turn_)
+    call_off(by_server);
+}
+
 /// The turn ends as soon as what is under way answered. One that only waits for the disk has ended.
-void agent_state::call_off() {
-  if (turn_->finishing)
+void agent_state::call_off(const char* why) {
+  if (turn_->finishing || !turn_->stopped.empty())
     return;
-  turn_->cancelled = true;
+  turn_->stopped = why;
   if (!turn_->call.empty())
     self_->send(parts_.models, cancel_model{.call = turn_->call});
   bench_->cancel();
+  if (turn_->waits_for_place)
+    finish();
 }
 
 caf::result<conversation_info> agent_state::on_tell(const list_conversations& request) {
@@ -210,7 +266,7 @@ caf::result<conversation_closed> agent_state::on_close() {
   for (auto& each : std::exchange(waiting_, {}))
     each.promise.deliver(fail(ec::conflict, "conversation: it is being closed"));
   if (turn_)
-    call_off();
+    call_off(by_client);
   else if (closing_.size() == 1)
     close_now();
   return promise;
@@ -371,6 +427,7 @@ void agent_state::on_role(role_info role) {
   turn.choice = chosen_model(turn.role, turn.request.model);
   turn.how = chosen_acting(turn.role, skills_->knows_tools(turn.choice));
   turn.reply.conversation = head_.conversation;
+  turn.reply.turn = turn.request.turn;
   turn.reply.role = turn.role.name;
   turn.reply.model = turn.choice.model;
   if (!hear(turn.request.messages))
@@ -399,11 +456,11 @@ void agent_state::begin_turn() {
   bench_->begin(turn.role, speaks_to_workflow() ? request.progress : head_.conversation,
                 request.step);
   if (!speaks_to_workflow())
-    bench_->note(progress_kind::started, turn.role.name, {});
+    tell_turn(progress_kind::started, turn.role.name);
   if (std::exchange(was_interrupted_, false))
     bench_->note(progress_kind::warning, "interrupted",
                  "the turn before was interrupted when the server ended");
-  if (turn.cancelled)
+  if (!turn.stopped.empty())
     finish();
   else if (request.execute)
     execute_text();
@@ -437,7 +494,7 @@ std::uint32_t agent_state::rounds_max() const {
 
 void agent_state::next_round() {
   open_turn& turn = *turn_;
-  if (turn.cancelled)
+  if (!turn.stopped.empty())
     return finish();
   if (turn.reply.rounds >= rounds_max()) {
     turn.reply.cut = true;
@@ -484,8 +541,10 @@ void agent_state::on_model_error(const error& why) {
   open_turn& turn = *turn_;
   turn.call.clear();
   std::string words = in_words(why);
-  if (turn.cancelled)
+  if (!turn.stopped.empty())
     return finish();
+  if (why == ec::no_capacity && wait_for_place(why))
+    return;
   if (turn.how == acting::tools && why == ec::unsupported) {
     skills_->learn_toolless(turn.choice);
     turn.how = acting::text;
@@ -496,9 +555,34 @@ void agent_state::on_model_error(const error& why) {
   finish("model: " + words);
 }
 
+/// Asks again a little later, for some minutes. False: they are over.
+bool agent_state::wait_for_place(const error& why) {
+  open_turn& turn = *turn_;
+  auto now = self_->system().clock().now();
+  if (turn.place_tries++ == 0) {
+    turn.place_wanted_at = now;
+    bench_->note(progress_kind::warning, "no_capacity", in_words(why));
+  }
+  auto pause = std::min(limits::place_pause_min * (1 << std::min(turn.place_tries - 1, 10U)),
+                        limits::place_pause_max);
+  if (auto hint = to_refusal(why).retry_after_ms)
+    pause = std::max(pause, std::chrono::milliseconds{*hint});
+  if (now + pause > turn.place_wanted_at + limits::place_wait_max)
+    return false;
+  turn.waits_for_place = true;
+  self_->delayed_send(self_, pause, caf::tick_atom_v);
+  return true;
+}
+
+void agent_state::on_tick() {
+  if (turn_ && std::exchange(turn_->waits_for_place, false))
+    ask(turn_->how == acting::tools);
+}
+
 void agent_state::on_answer(model_answer answer) {
   open_turn& turn = *turn_;
   turn.call.clear();
+  turn.place_tries = 0;
   add(turn.reply.usage, answer.usage);
   meter_.correct(turn.estimated, answer.usage.input_tokens);
   if (!answer.model.empty())
@@ -509,7 +593,7 @@ void agent_state::on_answer(model_answer answer) {
     return take_calls(answer);
   if (!answer.text.empty())
     say({{.role = speaker::assistant, .content = answer.text}}, false);
-  if (turn.cancelled)
+  if (!turn.stopped.empty())
     return finish();
   take_text(answer.text);
 }
@@ -581,7 +665,7 @@ void agent_state::run_programs(text_plan plan, bool to_the_model) {
 
 void agent_state::do_next() {
   open_turn& turn = *turn_;
-  if (turn.cancelled)
+  if (!turn.stopped.empty())
     turn.todo.clear();
   if (turn.todo.empty())
     return acts_done();
@@ -628,7 +712,7 @@ void agent_state::acts_done() {
   open_turn& turn = *turn_;
   say(std::exchange(turn.results, {}), false);
   bool failed = std::exchange(turn.failed, false);
-  if (turn.cancelled)
+  if (!turn.stopped.empty())
     return finish();
   if (!turn.to_the_model || (turn.by_text && !failed))
     return run_users_programs();
@@ -641,16 +725,18 @@ void agent_state::acts_done() {
 void agent_state::finish(std::string error) {
   open_turn& turn = *turn_;
   turn.finishing = true;
+  turn.waits_for_place = false;
   turn.reply.error = std::move(error);
-  if (turn.cancelled) {
-    turn.reply.error = "cancelled";
+  if (!turn.stopped.empty()) {
+    turn.reply.error = turn.stopped;
     std::vector<chat_message> rest;
     for (const tool_call& call : conversation_.open_calls())
       rest.push_back({.role = speaker::tool,
-                      .content = "error: cancelled",
+                      .content = "error: " + turn.stopped,
                       .tool_call_id = call.id,
                       .tool_name = call.name});
-    rest.push_back({.role = speaker::assistant, .content = called_off});
+    rest.push_back(
+        {.role = speaker::assistant, .content = turn.stopped == by_server ? cut_off : called_off});
     say(std::move(rest), false);
   }
   turn.reply.results = joined(turn.shown, "\n\n");
@@ -666,25 +752,37 @@ void agent_state::finish(std::string error) {
 void agent_state::deliver_when_kept() {
   if (!turn_ || !turn_->finishing || puts_open_ > 0)
     return;
-  auto turn = std::move(turn_);
+  chat_reply& reply = turn_->reply;
   if (std::string fault = std::exchange(put_fault_, {}); !fault.empty())
-    turn->reply.error += (turn->reply.error.empty() ? "" : "; ") + ("not kept: " + fault);
-  const chat_reply& reply = turn->reply;
-  if (turn->request.progress.empty()) {
-    progress_event event;
-    event.id = head_.conversation;
-    event.kind = progress_kind::ended;
-    event.name = turn->cancelled ? "cancelled" : reply.error.empty() ? "completed" : "failed";
-    event.text = reply.error.empty() ? reply.text : reply.error;
-    event.usage = reply.usage;
-    self_->send(parts_.progress, note_progress{.event = std::move(event)});
+    reply.error += (reply.error.empty() ? "" : "; ") + ("not kept: " + fault);
+  if (!speaks_to_workflow()) {
+    const std::string& stopped = turn_->stopped;
+    tell_turn(progress_kind::ended,
+              !stopped.empty()      ? stopped
+              : reply.error.empty() ? "completed"
+                                    : "failed",
+              reply.error.empty() ? reply.text : reply.error, reply.usage);
   }
+  auto turn = std::move(turn_);
   if (turn->promise.pending())
     turn->promise.deliver(std::move(turn->reply));
   if (!closing_.empty())
     close_now();
   else
     next_chat();
+}
+
+/// That a turn starts or ended, in the conversation's own stream.
+void agent_state::tell_turn(progress_kind kind, std::string how, std::string text,
+                            maybe<model_usage> usage) {
+  progress_event event;
+  event.id = head_.conversation;
+  event.kind = kind;
+  event.name = std::move(how);
+  event.text = std::move(text);
+  event.usage = std::move(usage);
+  event.turn = turn_->request.turn;
+  self_->send(parts_.progress, note_progress{.event = std::move(event)});
 }
 
 agent_actor::behavior_type agent(agent_actor::stateful_pointer<agent_state> self,

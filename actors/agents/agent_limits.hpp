@@ -27,6 +27,12 @@ inline constexpr std::size_t agents_idle_max = 1024;
 inline constexpr std::chrono::seconds agent_idle_time{60};
 /// Length of a conversation's id.
 inline constexpr std::size_t conversation_id_max = 128;
+/// How long a turn waits for a place at its model; what a workflow's step waits for one, too.
+inline constexpr std::chrono::minutes place_wait_max{5};
+/// First pause before it asks again where the model names none; doubles with each try.
+inline constexpr std::chrono::milliseconds place_pause_min{250};
+/// The longest such pause.
+inline constexpr std::chrono::milliseconds place_pause_max{5'000};
 /// Models that are remembered to know no tools.
 inline constexpr std::size_t toolless_models_max = 1024;
 /// For how long.

@@ -47,8 +47,9 @@ std::string fault_of_names(const chat& request) {
   if (id.starts_with(workflow_id_prefix) && !is_step)
     return "conversation: ids that begin with " + std::string{workflow_id_prefix}
            + " belong to workflows";
-  if (request.role.size() > limits::name_bytes_max || request.step.size() > limits::name_bytes_max)
-    return "role, step: at most " + std::to_string(limits::name_bytes_max) + " bytes";
+  if (request.role.size() > limits::name_bytes_max || request.step.size() > limits::name_bytes_max
+      || request.turn.size() > limits::name_bytes_max)
+    return "role, step, turn: at most " + std::to_string(limits::name_bytes_max) + " bytes";
   return {};
 }
 
@@ -107,7 +108,6 @@ private:
   void refresh(const std::string& id, std::function<void()> then);
   void close(const std::string& id, answered<conversation_closed> done);
   void evict();
-  void interrupt(const std::string& id, const seat& who);
   void check_drained();
 
   agents_actor::pointer self_ = nullptr;
@@ -194,8 +194,6 @@ void agents_state::ask(const std::string& id, Request request, answered<Reply> d
       --found->second.open;
       if (is_chat && --found->second.chats == 0)
         --turns_alive_;
-      else if (is_chat && is_draining_)
-        interrupt(id, found->second); // at the chat that waited for this one
       found->second.last_used = clock::now();
     }
     done(std::move(answer));
@@ -384,7 +382,7 @@ void agents_state::on_tick() {
   self_->delayed_send(self_, look_every, caf::tick_atom_v);
 }
 
-/// Ends every turn; each chat answers before this does.
+/// Ends every chat; each answers before this does.
 caf::result<drained> agents_state::on_drain() {
   is_draining_ = true;
   draining_ = self_->make_response_promise<drained>();
@@ -392,14 +390,10 @@ caf::result<drained> agents_state::on_drain() {
   for (const auto& [id, each] : awake_)
     if (each.chats > 0) {
       ++interrupted_;
-      interrupt(id, each);
+      caf::anon_send(each.actor, drain{});
     }
   check_drained();
   return promise;
-}
-
-void agents_state::interrupt(const std::string& id, const seat& who) {
-  caf::anon_send(who.actor, cancel_chat{.conversation = id});
 }
 
 void agents_state::check_drained() {

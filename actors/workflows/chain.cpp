@@ -204,7 +204,7 @@ public:
   outlook look(const run_view& run) const override {
     outlook seen;
     const auto& steps = steps_of(run.request);
-    seen.steps_expected = steps.size() + repeats_and_gates(run);
+    expect(run, seen);
     for (const workflow_step& step : steps) {
       place at = place_of(run, step);
       if (at.passed)
@@ -257,14 +257,22 @@ private:
     }
   }
 
-  /// Entries beyond one for each step, those that are foreseen included.
-  static std::size_t repeats_and_gates(const run_view& run) {
-    std::size_t more = 0;
+  /// Attempts and gates, those that are foreseen included. Nobody knows whether a gate will ask for
+  /// a repeat that it may ask for.
+  static void expect(const run_view& run, outlook& seen) {
+    seen.steps_expected = 0;
+    seen.is_exact = true;
     for (const workflow_step& step : steps_of(run.request)) {
       place at = place_of(run, step);
-      more += at.number - 1 + (asks_model(step) ? at.number : 0);
+      seen.steps_expected += at.number;
+      for (std::uint32_t n = 1; n <= at.number && asks_model(step); ++n) {
+        bool is_foreseen = n == at.number && at.refused.empty();
+        bool was_asked = run.find(gate_id(attempt_id(step, n))) != nullptr;
+        seen.steps_expected += was_asked || is_foreseen ? 1 : 0;
+      }
+      bool may_repeat = step.gate && at.number <= step.gate->repeats_max;
+      seen.is_exact = seen.is_exact && (at.passed || !may_repeat);
     }
-    return more;
   }
 
   static std::vector<remark> read_gate(step_info& ended) {

@@ -36,6 +36,7 @@ public:
   outlook look(const run_view& run) const override {
     outlook seen;
     seen.steps_expected = 2;
+    seen.is_exact = true;
     const step_info* code = run.find(generate_id);
     const step_info* ran = run.find(execute_id);
     if (code == nullptr) {

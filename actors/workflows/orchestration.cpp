@@ -299,6 +299,7 @@ private:
     for (const step_info* each : run.steps)
       plans += each->kind == "plan" ? 1 : 0;
     seen.steps_expected = plans + plan.workers.size() + 1;
+    seen.is_exact = true;
     look_at_team(
         run,
         {.kind = "worker",

@@ -114,6 +114,7 @@ step_order ask_aggregate(const run_view& run) {
 void look_at_sections(const run_view& run, outlook& seen) {
   auto branches = branches_of(run.request);
   seen.steps_expected = branches.size() + 1;
+  seen.is_exact = true;
   look_at_team(run,
                {.kind = "branch",
                 .members = branches,
@@ -224,6 +225,7 @@ void look_at_votes(const run_view& run, outlook& seen) {
   seen.steps_expected = run.request.votes;
   if (ended < run.request.votes)
     return;
+  seen.is_exact = true;
   if (voted == 0) {
     seen.end = ending{.status = workflow_status::failed,
                       .error = "every vote failed: " + losses_of(run, "vote")};

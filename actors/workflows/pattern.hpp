@@ -88,6 +88,8 @@ struct outlook {
   std::optional<ending> end;
   /// How many steps it will be in the end, as far as can be said.
   std::size_t steps_expected = 1;
+  /// Whether it will be exactly so many unless it fails, with those that failed or were skipped.
+  bool is_exact = false;
 };
 
 /// A pattern. Its answers depend on nothing but what it is given, so a run goes on after a restart

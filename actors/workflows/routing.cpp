@@ -186,6 +186,7 @@ public:
   outlook look(const run_view& run) const override {
     outlook seen;
     seen.steps_expected = 2;
+    seen.is_exact = true;
     const step_info* classified = run.find(classify_id);
     if (classified == nullptr)
       seen.start.push_back(ask_classification(run));

@@ -20,6 +20,11 @@ namespace berth {
 
 namespace {
 
+/// Whether an agent does it, and not a model alone.
+bool is_of_agent(const step_order& order) {
+  return order.how == asking::agent || order.how == asking::program;
+}
+
 /// WORKFLOW: one run.
 class workflow_state {
 public:
@@ -47,6 +52,7 @@ private:
   void on_answer(std::size_t step, step_answer answer);
   void on_refusal(std::size_t step, const error& why);
   void close_all();
+  void close_calls();
   std::string call_of(std::size_t step) const;
 
   caf::result<workflow_info> on_cancel();
@@ -190,7 +196,7 @@ void workflow_state::ask(std::size_t step) {
   const step_order& order = run_->order(step);
   if (closing_)
     on_answer(step, {.error = "the workflow was cancelled"});
-  else if (order.how == asking::agent || order.how == asking::program)
+  else if (is_of_agent(order))
     ask_agent(step, order);
   else
     ask_role(step, order);
@@ -282,17 +288,20 @@ void workflow_state::on_refusal(std::size_t step, const error& why) {
 
 /// Closes calls of models and ends programs; what was asked is answered all the same.
 void workflow_state::close_all() {
-  closing_ = true;
-  for (std::size_t step : run_->under_way()) {
-    const step_order& order = run_->order(step);
-    if (order.how == asking::agent || order.how == asking::program)
+  close_calls();
+  for (std::size_t step : run_->under_way())
+    if (is_of_agent(run_->order(step)))
       self_
           ->request(parts_.agents, caf::infinite,
                     cancel_chat{.conversation = run_->info().steps[step].conversation})
           .then([](const chat_cancelled&) {}, [](const error&) {});
-    else
+}
+
+void workflow_state::close_calls() {
+  closing_ = true;
+  for (std::size_t step : run_->under_way())
+    if (!is_of_agent(run_->order(step)))
       self_->send(parts_.models, cancel_model{.call = call_of(step)});
-  }
 }
 
 // --- what clients may ask ------------------------------------------------------------------------
@@ -322,9 +331,10 @@ workflow_state::on_change(effects (workflow_run::*change)(std::int64_t)) {
   return waits;
 }
 
-/// Nothing more is recorded, so that the next server repeats what is cut short here.
+/// Nothing more is recorded, so that the next server repeats what is cut short here. Its agents end
+/// as interrupted, with all others.
 caf::result<drained> workflow_state::on_drain() {
-  close_all();
+  close_calls();
   for (promise& each : cancels_)
     each.deliver(fail(ec::shutting_down, "the server ends before the workflow is cancelled"));
   cancels_.clear();

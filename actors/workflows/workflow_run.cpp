@@ -84,7 +84,8 @@ workflow_head workflow_run::head() const {
                .usage = from.usage,
                .started_at_ms = from.started_at_ms,
                .ended_at_ms = from.ended_at_ms,
-               .resumed = from.resumed};
+               .resumed = from.resumed,
+               .steps_total = from.steps_total};
   return made;
 }
 
@@ -246,6 +247,7 @@ void workflow_run::advance(effects& done, std::int64_t now_ms) {
         seen.push_back(&each);
     outlook ahead = pattern_->look({request_, seen, roles_.roles});
     refresh(ahead.steps_expected);
+    info_.steps_total = ahead.is_exact ? static_cast<std::uint32_t>(ahead.steps_expected) : 0;
     if (ahead.end && orders_.empty())
       return end(done, *ahead.end, now_ms);
     bool stuck = ahead.start.empty() && orders_.empty();
@@ -358,6 +360,7 @@ void workflow_run::end(effects& done, const ending& how, std::int64_t now_ms) {
   info_.error = how.error;
   info_.ended_at_ms = now_ms;
   info_.current_step.clear();
+  info_.steps_total = static_cast<std::uint32_t>(info_.steps.size());
   if (how.status == workflow_status::completed)
     info_.progress = 100;
   done.head = true;
@@ -412,6 +415,7 @@ void workflow_run::tell(effects& done, progress_kind kind, const std::string& st
   event.text = reading::shortened(text, limits::event_text_bytes_max);
   event.number = number;
   event.progress = info_.progress;
+  event.steps_total = info_.steps_total;
   event.usage = info_.usage;
   done.events.push_back(std::move(event));
 }

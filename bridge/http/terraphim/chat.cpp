@@ -5,7 +5,8 @@ namespace berth::http::terraphim {
 
 namespace {
 
-/// Reads a request and names its conversation, so that its progress can be followed from the start.
+/// Reads a request and names its conversation, so that its progress can be followed from the start,
+/// and the chat itself, so that who leaves cancels nobody else's.
 decoded<chat> read_turn(const request& what) {
   auto body = read_body(what);
   if (!body)
@@ -13,6 +14,8 @@ decoded<chat> read_turn(const request& what) {
   auto turn = read_chat(*body);
   if (turn && turn->conversation.empty())
     turn->conversation = new_conversation_id();
+  if (turn && turn->turn.empty())
+    turn->turn = new_turn_id();
   return turn;
 }
 
@@ -24,9 +27,9 @@ void take_turn(const shared_context& c, const request& what, const responder& do
   if (what.header("accept").find("text/event-stream") != std::string_view::npos)
     return stream_chat(c, std::move(*turn), done);
   auto answered = std::make_shared<bool>(false);
-  done.when_gone([c, id = turn->conversation, answered] {
+  done.when_gone([c, own = cancel_chat{turn->conversation, turn->turn}, answered] {
     if (!*answered)
-      c->gateway.ask<chat_cancelled>(cancel_chat{id}, [](const expected<chat_cancelled>&) {});
+      c->gateway.ask<chat_cancelled>(own, [](const expected<chat_cancelled>&) {});
   });
   chat asked = *turn;
   c->gateway.ask<chat_reply>(std::move(asked), [done, answered, turn = std::move(*turn)](
@@ -82,14 +85,15 @@ void forget(const shared_context& c, const request& what, const responder& done)
 }
 
 void cancel_turn(const shared_context& c, const request& what, const responder& done) {
-  c->gateway.ask<chat_cancelled>(cancel_chat{what.param("id")},
-                                 [done](const expected<chat_cancelled>& answer) {
-                                   if (!answer)
-                                     return done(error_reply(answer.error()));
-                                   json body{{"status", "success"}, {"was_busy", answer->was_busy}};
-                                   put_twice(body, "conversation_id", answer->conversation);
-                                   done(json_reply(body));
-                                 });
+  cancel_chat wish{what.param("id"), std::string{what.query_of("turn_id")}};
+  c->gateway.ask<chat_cancelled>(std::move(wish), [done](const expected<chat_cancelled>& answer) {
+    if (!answer)
+      return done(error_reply(answer.error()));
+    json body{{"status", "success"}, {"was_busy", answer->was_busy}};
+    put_twice(body, "conversation_id", answer->conversation);
+    put_twice(body, "turn_id", or_null(answer->turn));
+    done(json_reply(body));
+  });
 }
 
 } // namespace

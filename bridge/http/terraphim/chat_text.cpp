@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "actors/agents/progress.hpp"
 #include "bridge/http/terraphim/translate.hpp"
 #include "config/limits.hpp"
 
@@ -99,7 +100,8 @@ decoded<chat> read_chat(const json& body) {
   made.messages = std::move(*messages);
   for (auto [name, to] :
        {std::pair{"conversation_id", &made.conversation},
-        std::pair{"conversationId", &made.conversation}, std::pair{"role", &made.role},
+        std::pair{"conversationId", &made.conversation}, std::pair{"turn_id", &made.turn},
+        std::pair{"turnId", &made.turn}, std::pair{"role", &made.role},
         std::pair{"system_prompt", &made.system_prompt}, std::pair{"model", &made.model.model}}) {
     auto text = read_text_member(body, name);
     if (!text)
@@ -107,6 +109,9 @@ decoded<chat> read_chat(const json& body) {
     if (!text->empty())
       *to = std::move(*text);
   }
+  if (made.conversation.starts_with(workflow_id_prefix))
+    return malformed{"conversation_id", "ids that begin with " + std::string{workflow_id_prefix}
+                                            + " belong to workflows"};
   json choice = json::object();
   for (const char* name : {"temperature", "max_tokens"})
     if (auto member = body.find(name); member != body.end() && !member->is_null())
@@ -147,6 +152,7 @@ json chat_json(const chat_reply& answer) {
             {"usage", to_json(answer.usage)},
             {"session", or_null(answer.session)}};
   put_twice(made, "conversation_id", answer.conversation);
+  put_twice(made, "turn_id", or_null(answer.turn));
   put_twice(made, "session_id", or_null(answer.session));
   return made;
 }
@@ -163,6 +169,7 @@ json chat_failed_json(const error& why, const chat& asked) {
             {"error", text},
             {"code", told.name}};
   put_twice(made, "conversation_id", or_null(asked.conversation));
+  put_twice(made, "turn_id", or_null(asked.turn));
   if (told.retry_after_ms)
     made["retry_after_ms"] = *told.retry_after_ms;
   return made;

@@ -42,8 +42,9 @@ inline constexpr std::chrono::milliseconds again_wait{50};
 /// How long until a question for news is asked again that found no place.
 inline constexpr std::chrono::milliseconds place_wait{500};
 
-/// New ids, of a conversation and of a workflow.
+/// New ids, of a conversation, a chat and a workflow.
 std::string new_conversation_id();
+std::string new_turn_id();
 std::string new_workflow_id();
 
 /// A handler that is given the context.

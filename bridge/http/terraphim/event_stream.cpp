@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "actors/agents/own_turn.hpp"
 #include "bridge/http/terraphim/context.hpp"
 
 /// Server-sent events: what agents and workflows tell, as it happens. Events are read from PROGRESS
@@ -43,6 +44,9 @@ public:
   }
 
 protected:
+  /// Whether an event is to be told.
+  virtual bool is_wanted(const progress_event&) { return true; }
+  virtual void on_gap() {}
   /// Whether nothing follows this page.
   virtual bool is_over(const progress_page& page) { return settled_ && page.events.empty(); }
   /// The last event.
@@ -98,13 +102,15 @@ private:
     else if (answer.error() != ec::not_found)
       return fail_stream(answer.error());
     std::string text;
-    if (page.lost > 0)
+    if (page.lost > 0) {
+      on_gap();
       text += sse_text("lost", {{"events", page.lost}});
+    }
     after_ += page.lost;
     for (const auto& event : page.events) {
       after_ = event.seq;
       // The end is told by last(), with all that belongs to it.
-      if (event.kind != progress_kind::ended)
+      if (is_wanted(event) && event.kind != progress_kind::ended)
         text += sse_text(name_of(event.kind), event_json(event), event.seq);
     }
     if (is_over(page))
@@ -157,7 +163,8 @@ class chat_events : public event_stream {
 public:
   chat_events(shared_context c, chat what, std::uint64_t after)
     : event_stream(std::move(c), what.conversation, after)
-    , what_(std::move(what)) {}
+    , what_(std::move(what))
+    , own_(what_.turn) {}
 
   ~chat_events() override { leave(); }
 
@@ -176,10 +183,18 @@ public:
   void leave() {
     if (reply_ || std::exchange(left_, true))
       return;
-    c_->gateway.ask<chat_cancelled>(cancel_chat{id_}, [](const expected<chat_cancelled>&) {});
+    c_->gateway.ask<chat_cancelled>(cancel_chat{id_, what_.turn},
+                                    [](const expected<chat_cancelled>&) {});
   }
 
 protected:
+  bool is_wanted(const progress_event& event) override { return own_.has(event); }
+  void on_gap() override { own_.on_gap(); }
+  // What is told after it is another chat's.
+  bool is_over(const progress_page& page) override {
+    return event_stream::is_over(page) || (reply_ && own_.ended());
+  }
+
   void last(std::function<void(std::string)> tell) override {
     tell(sse_text("ended",
                   *reply_ ? chat_json(**reply_) : chat_failed_json(reply_->error(), what_)));
@@ -187,6 +202,7 @@ protected:
 
 private:
   chat what_;
+  own_turn own_;
   std::optional<expected<chat_reply>> reply_;
   bool left_ = false;
 };

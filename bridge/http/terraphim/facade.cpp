@@ -23,6 +23,10 @@ std::string new_conversation_id() {
   return "chat-" + new_job_id();
 }
 
+std::string new_turn_id() {
+  return "turn-" + new_job_id();
+}
+
 std::string new_workflow_id() {
   return "workflow_" + new_job_id();
 }

@@ -33,19 +33,19 @@ void live_socket::read_on(const std::string& id, const followed& f) {
   f->paused = out_->queued_bytes() >= queued_bytes_high;
   if (f->paused)
     return;
-  std::uint64_t turn = ++f->turn;
+  std::uint64_t question = ++f->question;
   c_->gateway.ask<progress_page>(
       read_progress{.id = id, .after = f->after, .wait_ms = f->ended ? 0 : news_wait_ms},
-      [self = shared_from_this(), id, f, turn](const expected<progress_page>& answer) {
-        if (turn == f->turn && self->follows(id, f))
+      [self = shared_from_this(), id, f, question](const expected<progress_page>& answer) {
+        if (question == f->question && self->follows(id, f))
           self->on_page(id, f, answer);
       });
 }
 
 void live_socket::read_later(const std::string& id, const followed& f,
                              std::chrono::milliseconds wait) {
-  c_->gateway.after(wait, [self = shared_from_this(), id, f, turn = f->turn] {
-    if (turn == f->turn)
+  c_->gateway.after(wait, [self = shared_from_this(), id, f, question = f->question] {
+    if (question == f->question)
       self->read_on(id, f);
   });
 }
@@ -65,6 +65,8 @@ void live_socket::on_page(const std::string& id, const followed& f,
   }
   if (page.lost > 0)
     say("events_lost", {.data = {{"events", page.lost}}, .workflow = f->is_chat ? "" : id});
+  if (page.lost > 0)
+    f->turn.on_gap();
   f->after += page.lost;
   for (const auto& event : page.events) {
     f->after = event.seq;
@@ -99,7 +101,7 @@ void live_socket::look_after(const std::string& id, const followed& f) {
 }
 
 void live_socket::tell_event(const std::string& id, following& f, const progress_event& event) {
-  if (event.kind == progress_kind::ended)
+  if (!f.turn.has(event) || event.kind == progress_kind::ended)
     return;
   if (f.is_chat) {
     if (event.kind == progress_kind::started)
@@ -189,7 +191,8 @@ void live_socket::tell_progress(const std::string& id, const following& f,
   put_twice(data, "current_task", event.step);
   data["current_step"] = event.step;
   data["currentStep"] = f.steps_begun;
-  put_twice(data, "total_steps", f.steps_begun);
+  if (event.steps_total > 0)
+    put_twice(data, "total_steps", event.steps_total);
   put_twice(data, "steps_ended", f.steps_ended);
   if (event.usage) {
     data["usage"] = to_json(*event.usage);

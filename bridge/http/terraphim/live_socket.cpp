@@ -415,10 +415,12 @@ void live_socket::on_chat(const json&, const json& data) {
     return refuse(fail(ec::no_capacity, "too many chats on one socket"));
   if (turn->conversation.empty())
     turn->conversation = new_conversation_id();
+  if (turn->turn.empty())
+    turn->turn = new_turn_id();
   std::string id = turn->conversation;
   if (turns_.contains(id))
     return refuse(fail(ec::conflict, "conversation_id: a turn of it is under way on this socket"));
-  turns_.insert(id);
+  turns_.emplace(id, turn->turn);
   c_->gateway.ask<progress_page>(read_progress{.id = id, .after = UINT64_MAX},
                                  [self = shared_from_this(), id, turn = std::move(*turn)](
                                      const expected<progress_page>& page) mutable {
@@ -431,8 +433,9 @@ void live_socket::take_turn(chat turn, std::uint64_t after) {
   std::string id = turn.conversation;
   json data{{"status", "started"}};
   put_twice(data, "conversation_id", id);
+  put_twice(data, "turn_id", turn.turn);
   say("chat_started", {.data = std::move(data)});
-  follow(id, {.after = after, .every_event = true, .is_chat = true});
+  follow(id, {.after = after, .every_event = true, .is_chat = true, .turn = own_turn{turn.turn}});
   chat asked = turn;
   c_->gateway.ask<chat_reply>(std::move(asked), [self = shared_from_this(), turn = std::move(turn)](
                                                     const expected<chat_reply>& answer) {
@@ -447,9 +450,11 @@ void live_socket::on_cancel_chat(const json&, const json& data) {
   std::string id = text_member(data, data, "conversation_id", "conversationId");
   if (id.empty())
     return refuse("conversation_id: is missing");
-  ask<chat_cancelled>(cancel_chat{id}, {}, [this](const chat_cancelled& answer) {
+  cancel_chat wish{id, text_member(data, data, "turn_id", "turnId")};
+  ask<chat_cancelled>(std::move(wish), {}, [this](const chat_cancelled& answer) {
     json done{{"was_busy", answer.was_busy}};
     put_twice(done, "conversation_id", answer.conversation);
+    put_twice(done, "turn_id", or_null(answer.turn));
     say("chat_cancelled", {.data = std::move(done)});
   });
 }
@@ -458,9 +463,10 @@ void live_socket::on_closed() {
   closed_ = true;
   c_->audience.erase(this);
   runs_->close();
-  for (const auto& id : turns_)
+  for (const auto& [id, turn] : turns_)
     if (auto f = followed_.find(id); f == followed_.end() || !f->second->ended)
-      c_->gateway.ask<chat_cancelled>(cancel_chat{id}, [](const expected<chat_cancelled>&) {});
+      c_->gateway.ask<chat_cancelled>(cancel_chat{id, turn},
+                                      [](const expected<chat_cancelled>&) {});
   turns_.clear();
   followed_.clear();
 }

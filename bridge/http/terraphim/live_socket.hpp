@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "actors/agents/own_turn.hpp"
 #include "bridge/http/fcctl/live_runs.hpp"
 #include "bridge/http/terraphim/context.hpp"
 
@@ -57,12 +58,14 @@ private:
     /// The client did not ask for it: it may be waiting for its POST to be answered.
     bool uninvited = false;
     bool is_chat = false;
+    /// Of a conversation: which chat's turn is told.
+    own_turn turn = {};
     /// Nothing is added to what there is now.
     bool ended = false;
 
     /// Set while the client is too slow for more.
     bool paused = false;
-    std::uint64_t turn = 0;
+    std::uint64_t question = 0;
     std::uint32_t steps_begun = 0;
     std::uint32_t steps_ended = 0;
     /// A chat's last message.
@@ -126,8 +129,8 @@ private:
   /// workflows that have ended go when there are too many.
   std::map<std::string, std::string> workflow_of_;
   std::map<std::string, std::string> alias_of_;
-  /// Conversations at a turn, until its reply was told.
-  std::set<std::string> turns_;
+  /// Conversations with a chat of this socket until its reply was told, and the chat's name.
+  std::map<std::string, std::string> turns_;
   std::size_t questions_ = 0;
   bool closed_ = false;
 };

@@ -378,6 +378,8 @@ json status_json(const workflow_info& info) {
             {"resumed", info.resumed}};
   put_ids(made, info.workflow);
   put_twice(made, "current_step", or_null(info.current_step));
+  if (info.steps_total > 0)
+    put_twice(made, "total_steps", info.steps_total);
   put_twice(made, "started_at", time_or_null(info.started_at_ms));
   put_twice(made, "completed_at", time_or_null(info.ended_at_ms));
   return made;

@@ -521,8 +521,13 @@ TEST_CASE("Draining ends every turn and refuses new ones", "[agents]") {
   auto done = office.ask<drained>(office.agents, drain{});
   REQUIRE(done.answered());
   CHECK(done.answer()->interrupted == 2);
-  CHECK(one.answer()->error == "cancelled");
+  CHECK(one.answer()->error == "interrupted");
   CHECK(two.answered());
+  CHECK(office.names_of(progress_kind::ended)
+        == std::vector<std::string>{"interrupted", "interrupted"});
+  auto told = office.ask<conversation_list>(
+      office.agents, list_conversations{.conversation = "chat-1", .limit = 1});
+  CHECK(has(told.answer()->conversations.at(0).messages.back().content, "interrupted"));
   CHECK(office.say("More").answer().error() == ec::shutting_down);
 }
 
@@ -536,8 +541,85 @@ TEST_CASE("Draining ends chats that wait for another one, too", "[agents]") {
   CHECK(done.answer()->interrupted == 1);
   for (auto* each : {&first, &second, &third}) {
     REQUIRE(each->answered());
-    CHECK(each->answer()->error == "cancelled");
+    CHECK(each->answer()->error == "interrupted");
   }
+}
+
+TEST_CASE("Who cancels a chat by its name ends no other one's turn", "[agents]") {
+  scripted_office office;
+  auto chat_named = [&](const char* turn) {
+    chat request{.conversation = "chat-1",
+                 .messages = {{.role = speaker::user, .content = turn}},
+                 .turn = turn};
+    return office.ask<chat_reply>(office.agents, request);
+  };
+  auto cancel = [&](const char* turn) {
+    return *office
+                .ask<chat_cancelled>(office.agents,
+                                     cancel_chat{.conversation = "chat-1", .turn = turn})
+                .answer();
+  };
+  auto first = chat_named("mine");
+  auto second = chat_named("yours");
+  CHECK(chat_named("mine").answer().error() == ec::already_exists);
+  CHECK(chat_named("yours").answer().error() == ec::already_exists);
+  CHECK(cancel("yours")
+        == chat_cancelled{.conversation = "chat-1", .was_busy = true, .turn = "yours"});
+  REQUIRE(second.answered());
+  CHECK(second.answer()->error == "cancelled");
+  CHECK(second.answer()->turn == "yours");
+  CHECK(!first.answered());
+  CHECK(!cancel("yours").was_busy);
+  CHECK(!cancel("nobody's").was_busy);
+  CHECK(!first.answered());
+  office.answers_held("Done.");
+  CHECK(first.answer()->text == "Done.");
+  CHECK(first.answer()->turn == "mine");
+  std::vector<std::string> told;
+  for (const progress_event& each : office.events)
+    if (each.kind == progress_kind::started || each.kind == progress_kind::ended)
+      told.push_back(each.turn);
+  CHECK(told == std::vector<std::string>{"mine", "mine"});
+  auto third = chat_named("last");
+  CHECK(cancel("last").was_busy);
+  CHECK(third.answer()->error == "cancelled");
+}
+
+TEST_CASE("A turn waits for a place at its model", "[agents]") {
+  scripted_office office;
+  auto full = [] {
+    return caf::make_error(ec::no_capacity, std::string{"full"}, std::uint32_t{100});
+  };
+  office.fails(full());
+  office.fails(full());
+  office.answers("There was one.");
+  auto reply = office.say("Hi");
+  CHECK(!reply.answered());
+  office.pass(std::chrono::seconds{1});
+  CHECK(!reply.answered());
+  office.pass(std::chrono::seconds{1});
+  REQUIRE(reply.answered());
+  CHECK(reply.answer()->text == "There was one.");
+  CHECK(reply.answer()->error.empty());
+  CHECK(reply.answer()->rounds == 1);
+  CHECK(office.asked.size() == 3);
+  CHECK(std::ranges::count(office.events, progress_kind::warning, &progress_event::kind) == 1);
+
+  office.fails(full());
+  auto waiting = office.say("Hi again");
+  CHECK(office.ask<chat_cancelled>(office.agents, cancel_chat{.conversation = "chat-1"})
+            .answer()
+            ->was_busy);
+  REQUIRE(waiting.answered());
+  CHECK(waiting.answer()->error == "cancelled");
+
+  for (int i = 0; i < 200; ++i)
+    office.fails(full());
+  auto patient = office.say("And again");
+  for (int i = 0; i < 80 && !patient.answered(); ++i)
+    office.pass(std::chrono::seconds{5});
+  REQUIRE(patient.answered());
+  CHECK(has(patient.answer()->error, "full")); // after some minutes
 }
 
 TEST_CASE("Fifty conversations at once are apart", "[agents]") {

@@ -91,7 +91,9 @@ TEST_CASE("A gate repeats a step with what was wrong, and the chain goes on with
   CHECK(has(play.prompt("draft.2"), "half a draft"));
   CHECK(has(play.prompt("draft.2"), "does not contain \"DONE\""));
   CHECK(play.step("draft")->status == workflow_status::failed);
+  CHECK(play.info().steps_total == 0); // it may be repeated again
   play.answer("draft.2", "all of it, DONE");
+  CHECK(play.info().steps_total == 3);
   REQUIRE(play.asked() == names{"print"});
   CHECK(has(play.prompt("print"), "all of it, DONE"));
   CHECK_FALSE(has(play.prompt("print"), "half a draft"));
@@ -128,6 +130,7 @@ TEST_CASE("A gate's question is put to a model, and only yes passes") {
   play.answer("draft.2.gate", "No idea what you mean"); // begins with no
   REQUIRE(play.asked() == names{"draft.3"});
   play.answer("draft.3", "a clock for 6").answer("draft.3.gate", "Yes.");
+  CHECK(play.info().steps_total == 7);
   CHECK(play.asked() == names{"print"});
 }
 

@@ -163,6 +163,13 @@ TEST_CASE("What a workflow tells is in order, grows, and ends once") {
     progress = each.progress;
     CHECK(each.usage->calls >= calls);
     calls = each.usage->calls;
+    // Told where it is known, and then it is right.
+    bool knows_total = each.steps_total > 0;
+    CHECK((!knows_total || each.steps_total == play.info().steps.size()));
+    bool is_open_ended = pattern == workflow_pattern::optimization;
+    bool is_planned = pattern == workflow_pattern::orchestration && each.step.starts_with("plan");
+    if (each.kind == progress_kind::step_started && !is_planned)
+      CHECK(knows_total == !is_open_ended);
     if (each.kind == progress_kind::step_started)
       CHECK(open.insert(each.step).second);
     if (each.kind == progress_kind::step_ended)
@@ -172,6 +179,8 @@ TEST_CASE("What a workflow tells is in order, grows, and ends once") {
   CHECK(progress == 100);
   CHECK(play.events().front().kind == progress_kind::started);
   CHECK(play.told(progress_kind::ended).size() == 1);
+  CHECK(play.info().steps_total == play.info().steps.size());
+  CHECK(play.events().back().steps_total == play.info().steps.size());
   CHECK(play.events().back().kind == progress_kind::ended);
 }
 

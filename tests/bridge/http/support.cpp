@@ -255,6 +255,7 @@ gateway_actor::behavior_type fake_gateway(gateway_actor::pointer self, script* s
       [=](const cancel_chat& x) -> caf::result<chat_cancelled> {
         std::lock_guard guard{s->lock};
         s->cancelled_chats.push_back(x.conversation);
+        s->cancelled_turns.push_back(x.turn);
         auto held = s->held_chats.extract(x.conversation);
         if (held.empty())
           return chat_cancelled{.conversation = x.conversation, .was_busy = false};

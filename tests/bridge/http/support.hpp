@@ -37,6 +37,7 @@ struct script {
 
   std::vector<chat> chats;
   std::vector<std::string> cancelled_chats;
+  std::vector<std::string> cancelled_turns;
   /// Answers a chat; without it chats wait until they are cancelled.
   std::function<expected<chat_reply>(const chat&)> on_chat;
   std::map<std::string, caf::typed_response_promise<chat_reply>> held_chats;

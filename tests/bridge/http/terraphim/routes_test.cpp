@@ -79,6 +79,12 @@ progress_event event(const std::string& id, progress_kind kind, const std::strin
   return made;
 }
 
+/// The event as one of the turn of a chat.
+progress_event of_turn(const chat& of, progress_event made) {
+  made.turn = of.turn;
+  return made;
+}
+
 workflow_info completed(const std::string& id, workflow_pattern pattern) {
   workflow_info info{.workflow = id, .pattern = pattern};
   info.status = workflow_status::completed;
@@ -215,7 +221,10 @@ TEST_CASE("A chat is streamed: what happens as events, the reply at the end", "[
     for (auto kind : {progress_kind::started, progress_kind::token, progress_kind::tool_call,
                       progress_kind::code, progress_kind::output, progress_kind::code_ended,
                       progress_kind::tool_result, progress_kind::token, progress_kind::ended})
-      house.note(event(x.conversation, kind, "new"));
+      house.note(of_turn(x, event(x.conversation, kind, "new")));
+    // What another chat of the conversation tells is not this client's.
+    house.note(event(x.conversation, progress_kind::started, "later"));
+    house.note(event(x.conversation, progress_kind::token, "later"));
     return echo(x);
   };
   bool by_path = GENERATE(true, false);
@@ -229,6 +238,7 @@ TEST_CASE("A chat is streamed: what happens as events, the reply at the end", "[
         == std::vector<std::string>{"started", "token", "tool_call", "code", "output", "code_ended",
                                     "tool_result", "token", "ended"});
   CHECK(got.body.find("\"old\"") == std::string::npos);
+  CHECK(got.body.find("\"later\"") == std::string::npos);
   CHECK(last["status"] == "success");
   CHECK(last["text"] == "heard hi");
   CHECK(last["conversation_id"] == "c-1");
@@ -274,6 +284,11 @@ TEST_CASE("A client that goes away cancels its turn, streamed or not", "[http][t
     return house.answers.with(
         [](script& s) { return s.cancelled_chats == std::vector<std::string>{"c-9"}; });
   }));
+  // By its name: another chat of the conversation goes on.
+  house.answers.with([](script& s) {
+    CHECK_FALSE(s.chats.at(0).turn.empty());
+    CHECK(s.cancelled_turns == std::vector<std::string>{s.chats.at(0).turn});
+  });
 }
 
 TEST_CASE("A client that has its answer and leaves cancels nothing", "[http][terraphim]") {
@@ -569,14 +584,16 @@ TEST_CASE("A late subscriber is told all that happened; every event only when it
 TEST_CASE("A chat over the socket streams and answers; leaving cancels it", "[http][terraphim]") {
   http_house house;
   house.answers.on_chat = [&](const chat& x) {
-    house.note(event(x.conversation, progress_kind::started));
-    house.note(event(x.conversation, progress_kind::token, "he"));
-    house.note(event(x.conversation, progress_kind::ended));
+    for (auto kind : {progress_kind::started, progress_kind::token, progress_kind::ended})
+      house.note(of_turn(x, event(x.conversation, kind, "he")));
     return echo(x);
   };
   {
     raw_socket socket{house.port(), "/ws"};
     socket.message();
+    socket.text(
+        R"({"command_type":"chat","data":{"message":"hi","conversation_id":"workflow_1"}})");
+    CHECK(until(socket, "error")["data"]["code"] == "malformed");
     socket.text(R"({"command_type":"chat","data":{"message":"hi","conversation_id":"c-1"}})");
     CHECK(socket.message()["response_type"] == "chat_started");
     json token = socket.message();
