@@ -199,6 +199,11 @@ error check_vm_types(const settings& values) {
   return {};
 }
 
+bool is_version_char(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-'
+         || c == '.';
+}
+
 error check_models(const settings& values) {
   constexpr std::string_view providers[] = {"ollama", "openai"};
   for (std::size_t i = 0; i < values.models.size(); ++i) {
@@ -215,6 +220,10 @@ error check_models(const settings& values) {
     // A password would be shown wherever the endpoint is named.
     if (each.base_url.find_first_of("@?#") != std::string::npos)
       return wrong(field + "base_url", "must not have a user, a query or a fragment");
+    if (!std::ranges::all_of(each.api_version, is_version_char))
+      return wrong(field + "api_version", "must be letters, digits, '-' and '.'");
+    if (!each.api_version.empty() && each.provider != "openai")
+      return wrong(field + "api_version", "is for openai endpoints only");
     if (each.calls_max < 1 || each.calls_max > 1024)
       return wrong(field + "calls_max", "must be 1 to 1024");
     if (each.waiting_max > limits::requests_open_max)

@@ -82,6 +82,7 @@ void read_endpoint(const json& from, const std::string& path, model_endpoint& to
   in.member("provider", to.provider);
   in.member("base_url", to.base_url);
   in.member("api_key_env", to.api_key_env);
+  in.member("api_version", to.api_version);
   in.member("model", to.model);
   in.member("calls_max", to.calls_max);
   in.member("waiting_max", to.waiting_max);

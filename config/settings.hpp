@@ -97,10 +97,14 @@ struct model_price {
 struct model_endpoint {
   /// The dialect: ollama or openai.
   std::string provider = "ollama";
-  /// http:// or https://, without the dialect's own path.
+  /// http:// or https://. For openai all that comes before /chat/completions, for ollama all that
+  /// comes before /api/chat. One without a path stands for its dialect's usual one, so `/v1` and
+  /// `/api` may be left out there.
   std::string base_url = "http://127.0.0.1:11434";
   /// Environment variable that holds the key; empty: none is sent. Never the key itself.
   std::string api_key_env;
+  /// Of openai endpoints as Azure has them: sent as ?api-version=, and the key as `api-key`.
+  std::string api_version;
   /// Model of a role that names none.
   std::string model = "llama3.2:3b";
   /// Calls on their way at once.

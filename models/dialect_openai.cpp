@@ -145,10 +145,19 @@ private:
   bool has_data_ = false;
 };
 
+/// Below the base as it is configured; see model_endpoint::base_url.
+std::string url_of(const model_endpoint& to, std::string_view what) {
+  std::string url = openai_base(to.base_url);
+  url += what;
+  if (!to.api_version.empty())
+    url += "?api-version=" + to.api_version;
+  return url;
+}
+
 class openai final : public dialect {
 public:
   std::string chat_url(const model_endpoint& to) const override {
-    return plain_url(to.base_url) + "/v1/chat/completions";
+    return url_of(to, "/chat/completions");
   }
 
   std::string chat_body(const ask_model& asked, const model_endpoint& to,
@@ -183,9 +192,7 @@ public:
     return std::make_unique<reader>(std::move(bounds));
   }
 
-  std::string list_url(const model_endpoint& to) const override {
-    return plain_url(to.base_url) + "/v1/models";
-  }
+  std::string list_url(const model_endpoint& to) const override { return url_of(to, "/models"); }
 
   decoded<std::vector<std::string>> read_list(std::string_view body) const override {
     return detail::names_in(body, "data", "id");

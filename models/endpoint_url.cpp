@@ -76,6 +76,15 @@ std::string plain_url(std::string_view base_url) {
   return std::string{without_tail(base_url)};
 }
 
+std::string openai_base(std::string_view base_url) {
+  while (base_url.ends_with('/'))
+    base_url.remove_suffix(1);
+  std::size_t host = base_url.find("://");
+  host = host == std::string_view::npos ? 0 : host + 3;
+  bool has_path = base_url.find('/', host) != std::string_view::npos;
+  return std::string{base_url} + (has_path ? "" : "/v1");
+}
+
 const model_endpoint* find_endpoint(const std::vector<model_endpoint>& all,
                                     const model_choice& choice) {
   std::string wanted = normal_url(choice.base_url);

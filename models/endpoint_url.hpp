@@ -18,6 +18,9 @@ std::string normal_url(std::string_view base_url);
 /// A base URL as it is, without the slash and the dialect's own path at its end.
 std::string plain_url(std::string_view base_url);
 
+/// What comes before /chat/completions: the base itself, and `/v1` for one without a path.
+std::string openai_base(std::string_view base_url);
+
 /// The endpoint that a choice names, by provider and base URL; what is empty does not choose, and
 /// the first that fits wins. Nothing but what is configured is ever found: this is what keeps a
 /// client from having the server reach places of the client's choice.

@@ -95,6 +95,12 @@ error failure_of(const failed_call& failed) {
   return caf::make_error(code, std::move(detail), static_cast<std::uint32_t>(wait.count()));
 }
 
+bool refuses_temperature(const failed_call& failed) {
+  bool is_refused = failed.end == attempt_end::refused;
+  return is_refused && (failed.status == 400 || failed.status == 422)
+         && says(failed.why, "temperature");
+}
+
 std::string without(std::string text, std::string_view secret) {
   if (secret.empty())
     return text;

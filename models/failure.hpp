@@ -27,6 +27,9 @@ struct failed_call {
 /// The error that the asker gets. It names the endpoint and the HTTP status.
 error failure_of(const failed_call& failed);
 
+/// Whether a model refuses to be given a temperature.
+bool refuses_temperature(const failed_call& failed);
+
 /// A text without a secret in it.
 std::string without(std::string text, std::string_view secret);
 

@@ -30,6 +30,8 @@ inline constexpr milliseconds model_retry_delay_min{250};
 inline constexpr milliseconds model_retry_delay_max{30'000};
 /// How long the end of an answer may follow what is needed of it.
 inline constexpr milliseconds model_linger{500};
+/// Models of one endpoint that are remembered to refuse a temperature.
+inline constexpr std::size_t models_untempered_max = 1'000;
 /// Connections kept for the next call, over all endpoints.
 inline constexpr long model_connections_kept_max = 64;
 

@@ -218,8 +218,8 @@ bool wire::engine::prepare(transfer& made) {
   set(CURLOPT_WRITEFUNCTION, &engine::on_body);
   set(CURLOPT_WRITEDATA, &made);
   head("Accept: application/json, text/event-stream, application/x-ndjson");
-  if (!made.what.bearer.empty())
-    head("Authorization: Bearer " + made.what.bearer);
+  if (!made.what.key.empty())
+    head((made.what.key_has_own_header ? "api-key: " : "Authorization: Bearer ") + made.what.key);
   if (!made.what.body.empty()) {
     head("Content-Type: application/json");
     head("Expect:"); // no round trip before the body

@@ -21,8 +21,10 @@ struct exchange {
   std::string url;
   /// JSON to be posted; empty: a GET.
   std::string body;
-  /// Sent as "Authorization: Bearer ..."; empty: none. Never logged, never in an error.
-  std::string bearer;
+  /// Sent as "Authorization: Bearer ...", or as "api-key: ..."; empty: none. Never logged, never in
+  /// an error.
+  std::string key;
+  bool key_has_own_header = false;
   /// Not over a connection that was used before: over one, libcurl may send the request twice.
   bool fresh_connection = false;
   std::chrono::milliseconds connect_timeout{5'000};

@@ -39,6 +39,8 @@ struct place {
   models::fair_queue queue{1, 0};
   std::uint64_t calls_total = 0;
   std::uint64_t failures_total = 0;
+  /// Models that refused to be given a temperature.
+  std::set<std::string> untempered;
   /// The last look at it.
   bool reachable = false;
   std::vector<std::string> names;
@@ -60,6 +62,10 @@ struct call {
   /// When a call that rests is tried again.
   clock::time_point retry_at;
 };
+
+const std::string& model_of(const ask_model& asked, const place& at) {
+  return asked.model.model.empty() ? at.settings.model : asked.model.model;
+}
 
 /// Who takes turns with whom: a stream of progress, else the part of a call's name before its first
 /// dot.
@@ -137,6 +143,7 @@ private:
   void on_exit(caf::exit_msg& end);
 
   expected<std::size_t> choose(const ask_model& asked) const;
+  bool goes_without_temperature(call& which, const attempt_result& result);
   void begin(ticket id);
   void settle(attempt_result& result);
   void finish(ticket id, call& which, model_answer answer);
@@ -232,6 +239,8 @@ void model_state::begin(ticket id) {
   auto left =
       std::max(std::chrono::ceil<milliseconds>(which.deadline - clock::now()), milliseconds{1});
   const models::dialect& speech = models::dialect_of(where.settings.provider);
+  if (where.untempered.contains(model_of(which.asked, where)))
+    which.asked.model.temperature = {};
   bool stream = !which.asked.progress.empty();
   which.now = call::stage::on_wire;
   ++which.attempts;
@@ -246,7 +255,8 @@ void model_state::begin(ticket id) {
       .step = which.asked.step});
   which.exchange = wire_.start({.url = speech.chat_url(where.settings),
                                 .body = speech.chat_body(which.asked, where.settings, stream),
-                                .bearer = where.key,
+                                .key = where.key,
+                                .key_has_own_header = !where.settings.api_version.empty(),
                                 .fresh_connection = which.attempts > 1,
                                 .connect_timeout = milliseconds{where.settings.connect_timeout_ms},
                                 .silence_timeout = milliseconds{where.settings.silence_timeout_ms},
@@ -290,8 +300,7 @@ void model_state::give_up(ticket id, models::failed_call why) {
 
 void model_state::finish(ticket id, call& which, model_answer answer) {
   const place& where = places_[which.at];
-  const std::string& model =
-      which.asked.model.model.empty() ? where.settings.model : which.asked.model.model;
+  const std::string& model = model_of(which.asked, where);
   if (answer.model.empty())
     answer.model = model;
   answer.usage.calls = 1;
@@ -299,6 +308,22 @@ void model_state::finish(ticket id, call& which, model_answer answer) {
   answer.attempts = which.attempts;
   call done = take_out(id);
   done.promise.deliver(std::move(answer));
+}
+
+/// Learns which models refuse a temperature. True: this one does, and is to be asked without.
+bool model_state::goes_without_temperature(call& which, const attempt_result& result) {
+  if (!which.asked.model.temperature
+      || !models::refuses_temperature(
+          {.end = result.end, .status = result.status, .why = result.why}))
+    return false;
+  place& where = places_[which.at];
+  const std::string& model = model_of(which.asked, where);
+  log::info("model", "refuses a temperature; none is sent from now on",
+            {{"endpoint", where.shown}, {"model", model}});
+  if (where.untempered.size() < limits::models_untempered_max)
+    where.untempered.insert(model);
+  which.asked.model.temperature = {};
+  return true;
 }
 
 void model_state::settle(attempt_result& result) {
@@ -311,6 +336,8 @@ void model_state::settle(attempt_result& result) {
   bool cut_off = result.end == attempt_end::too_large && !result.answer.text.empty();
   if (result.end == attempt_end::answered || cut_off)
     return finish(result.ticket, which, std::move(result.answer));
+  if (goes_without_temperature(which, result))
+    return begin(result.ticket);
   auto now = clock::now();
   double chance = std::uniform_real_distribution<double>{}(chance_);
   auto pause = models::retry_delay(
@@ -429,7 +456,8 @@ void model_state::look(std::size_t at) {
   looks_[id] = at;
   wire_.start({.url = models::dialect_of(where.settings.provider).list_url(where.settings),
                .body = {},
-               .bearer = where.key,
+               .key = where.key,
+               .key_has_own_header = !where.settings.api_version.empty(),
                .connect_timeout = limits::models_listed_within,
                .silence_timeout = limits::models_listed_within,
                .whole_timeout = limits::models_listed_within},
@@ -477,7 +505,9 @@ model_list model_state::listed() const {
                              .calls_alive = static_cast<std::uint32_t>(each.queue.running()),
                              .calls_waiting = static_cast<std::uint32_t>(each.queue.waiting()),
                              .calls_total = each.calls_total,
-                             .failures_total = each.failures_total});
+                             .failures_total = each.failures_total,
+                             .key_variable = each.settings.api_key_env,
+                             .has_key = !each.key.empty()});
   return all;
 }
 

@@ -62,3 +62,12 @@ TEST_CASE("Only configured endpoints are found, the first that fits") {
   }
   CHECK(find_endpoint({}, {}) == nullptr);
 }
+
+TEST_CASE("The base of an openai endpoint is its path, and /v1 where it has none") {
+  CHECK(openai_base("https://api.openai.com") == "https://api.openai.com/v1");
+  CHECK(openai_base("https://api.openai.com/") == "https://api.openai.com/v1");
+  CHECK(openai_base("https://api.openai.com/v1/") == "https://api.openai.com/v1");
+  CHECK(openai_base("http://[::1]:8000") == "http://[::1]:8000/v1");
+  CHECK(openai_base("https://models.example/v1beta/openai/")
+        == "https://models.example/v1beta/openai");
+}

@@ -488,6 +488,56 @@ TEST_CASE("A key comes from the environment, is sent, and is shown nowhere") {
   CHECK(models.requests().size() == 2); // the call and the list, both of the first
 }
 
+TEST_CASE("An endpoint whose path is not /v1 is reached where it is") {
+  model_server models{{{"openai_path", "/v1beta/openai"}}};
+  for (const char* path : {"/v1beta/openai", "/v1beta/openai/"}) {
+    model_endpoint at = endpoint(models, "openai");
+    at.base_url += path;
+    house home{{at}};
+    CHECK(home.ask(question())->text == "hello");
+    CHECK(home.list().endpoints[0].reachable);
+  }
+  CHECK(house{{endpoint(models, "openai")}}.refused(question()).name == "not_found");
+}
+
+TEST_CASE("An endpoint with an api_version gets it, and its key in a header of its own") {
+  model_server models{{{"openai_path", "/openai/deployments/d"},
+                       {"api_version", "2024-10-21"},
+                       {"key", "azure-secret"}}};
+  model_endpoint at = endpoint(models, "openai");
+  at.base_url += "/openai/deployments/d";
+  at.api_version = "2024-10-21";
+  at.api_key_env = "BERTH_TEST_AZURE_KEY";
+  ::setenv("BERTH_TEST_AZURE_KEY", "azure-secret", 1);
+  house home{{at}};
+  CHECK(home.ask(question())->text == "hello");
+  ::unsetenv("BERTH_TEST_AZURE_KEY"); // read by now
+  endpoint_info told = home.list().endpoints[0];
+  CHECK(told.reachable);
+  CHECK(told.key_variable == "BERTH_TEST_AZURE_KEY");
+  CHECK(told.has_key);
+  CHECK_FALSE(models.requests()[0]["headers"].contains("authorization"));
+}
+
+TEST_CASE("A model that refuses a temperature is asked once more without, and remembered") {
+  for (const char* provider : {"ollama", "openai"}) {
+    CAPTURE(provider);
+    model_server models{{{"refuses_temperature", {"thinker"}}}};
+    model_endpoint at = endpoint(models, provider);
+    at.attempts_max = 1;
+    house home{{at}};
+    ask_model asked = question();
+    asked.model.temperature = 0.2;
+    asked.model.model = "thinker";
+    CHECK(home.ask(asked)->attempts == 2);
+    CHECK(home.ask(asked)->attempts == 1);
+    asked.model.model = "usual";
+    CHECK(home.ask(asked)->attempts == 1);
+    json last = models.requests().back()["body"];
+    CHECK(last.value("options", last).contains("temperature"));
+  }
+}
+
 TEST_CASE("A model without tools is told from other refusals") {
   model_server models{{{"no_tools", {"gemma"}}, {"rules", {{{"reply", {{"text", "x"}}}}}}}};
   house home{{endpoint(models)}};

@@ -116,7 +116,7 @@ TEST_CASE("A key is sent as a bearer's, and a refusal's body and Retry-After are
   wire over;
   CHECK(exchanged(over, chat_at(models)).status == 401);
   exchange with = chat_at(models);
-  with.bearer = "the-key";
+  with.key = "the-key";
   std::string text;
   exchange_end end = exchanged(over, with, &text);
   CHECK(end.what == how::complete);

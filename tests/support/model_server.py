@@ -27,6 +27,10 @@ A script is one JSON object; every member may be left out:
     no_tools  parts of names of models that cannot call tools; a request with tools is refused as
               each protocol does it.
     key       if given, only requests with "Authorization: Bearer KEY" are served, others get 401.
+    openai_path   what is before /chat/completions and /models. Default: "/v1".
+    api_version   if given, OpenAI's requests must end in ?api-version= and this, others get 404, and
+              the key is looked for in the header "api-key", as Azure has both.
+    refuses_temperature   parts of names of models that take no temperature: 400, which names it.
     rules     list of {"when": {...}, "times": N, "reply": {...}}. The first rule whose `when` holds
               and which was used less than `times` times gives the reply. Rules with "times": 1 are
               thus played in order. Instead of "reply", "replies" is a list of which each use takes
@@ -43,7 +47,7 @@ expression, whose groups are {{1}}, {{2}} ... in the reply.
     role (of the last message), protocol ("ollama" or "openai"): equal
     round (1 + assistant messages since the last user message), turn (user messages),
     messages (of the request): numbers, equal
-    tools, json, stream: true or false
+    tools, json, stream, temperature (whether one is given): true or false
 
 `reply`:
 
@@ -77,9 +81,10 @@ and stalls happen before the one body.
 
 Templates: {{last}}, {{user}}, {{system}}, {{any}}, {{model}}, {{role}}, {{tool}} (content of the
 last tool message), {{tools}} (names offered), {{round}}, {{turn}}, {{n}} (number of the request, from
-1), {{message:N}} (content of the message with this index, negative ones from the end), {{1}} ...
+1), {{message:N}} (content of the message with this index, negative ones from the end), {{1}} ...,
+and {{sent_ns}} in streams: the monotonic clock at the moment in which its piece is sent.
 
-/requests: list of {"n", "protocol", "method", "path", "headers" (names in small letters), "body",
+/requests: list of {"n", "protocol", "target", "method", "path", "headers" (names in small letters), "body",
 "connection", "at_ms", "refused" (why, or null), "rule" (index, -1 for the default, or null),
 "status", "pieces" (that were sent), "state" ("open", "done", "cut", "gone": the client went)}.
 """
@@ -342,12 +347,13 @@ def check_openai_chat(body):
 
 # --- the script ----------------------------------------------------------------------------------
 
-SCRIPT_MEMBERS = {"models": LIST, "no_tools": LIST, "key": TEXT, "rules": LIST, "default": OBJECT}
+SCRIPT_MEMBERS = {"models": LIST, "no_tools": LIST, "key": TEXT, "rules": LIST, "default": OBJECT,
+                  "openai_path": TEXT, "api_version": TEXT, "refuses_temperature": LIST}
 WHEN_MEMBERS = {
     **{name: TEXT for name in ("model", "path", "last", "user", "system", "any", "tool", "role",
                                "protocol")},
     **{name: WHOLE for name in ("round", "turn", "messages")},
-    **{name: FLAG for name in ("tools", "json", "stream")},
+    **{name: FLAG for name in ("tools", "json", "stream", "temperature")},
 }
 REPLY_MEMBERS = {
     "text": TEXT, "thinking": TEXT, "tool_calls": LIST, "finish": TEXT,
@@ -397,6 +403,7 @@ class Asked:
         else:
             self.messages = body.get("messages", [])
         self.tools = [tool["function"]["name"] for tool in body.get("tools", [])]
+        self.temperature = body.get("options", body).get("temperature")
         if protocol == "ollama":
             self.stream = body.get("stream", True)
             self.json = body.get("format", "") != ""
@@ -469,7 +476,8 @@ def holds(when, asked, groups):
                      "messages": len(asked.messages)}[name]
             if value != wanted:
                 return False
-        elif {"tools": bool(asked.tools), "json": asked.json, "stream": asked.stream}[name] != wanted:
+        elif {"tools": bool(asked.tools), "json": asked.json, "stream": asked.stream,
+              "temperature": asked.temperature is not None}[name] != wanted:
             return False
     return True
 
@@ -481,6 +489,9 @@ class Script:
         self.models = script.get("models")
         self.no_tools = script.get("no_tools", [])
         self.key = script.get("key")
+        self.openai_path = script.get("openai_path", "/v1")
+        self.api_version = script.get("api_version")
+        self.refuses_temperature = script.get("refuses_temperature", [])
         self.rules = script.get("rules", [])
         self.default = script.get("default", None if self.rules else {"text": "{{last}}"})
         self.used = [0] * len(self.rules)
@@ -838,7 +849,8 @@ class Server:
         if await self.control(connection, method, path, body):
             return keep
         n = self.count = self.count + 1
-        record = {"n": n, "protocol": "openai" if path.startswith("/v1/") else "ollama",
+        is_openai = path.startswith(self.script.openai_path + "/")
+        record = {"n": n, "protocol": "openai" if is_openai else "ollama", "target": target,
                   "method": method, "path": path, "headers": headers, "body": None,
                   "connection": connection.number, "refused": None, "rule": None, "status": None,
                   "pieces": 0, "state": "open",
@@ -899,12 +911,19 @@ class Server:
     # --- the protocols
 
     async def play(self, connection, record, method, path, headers, body):
-        if self.script.key and headers.get("authorization") != "Bearer " + self.script.key:
+        is_azure = self.script.api_version and record["protocol"] == "openai"
+        if is_azure and not record["target"].endswith("?api-version=" + self.script.api_version):
+            raise Refused("Resource not found", 404)
+        given, wanted = headers.get("authorization"), f"Bearer {self.script.key}"
+        if is_azure:
+            given, wanted = headers.get("api-key"), self.script.key
+        if self.script.key and given != wanted:
             raise Refused("Incorrect API key provided.", 401)
+        openai = self.script.openai_path
         if method in ("GET", "HEAD"):
             return await self.play_get(connection, record, path)
         checks = {"/api/chat": check_ollama_chat, "/api/generate": check_ollama_generate,
-                  "/v1/chat/completions": check_openai_chat, "/api/show": None}
+                  openai + "/chat/completions": check_openai_chat, "/api/show": None}
         if path not in checks:
             raise Refused(f"{method} {path} is no part of the protocol", 404)
         if method != "POST":
@@ -942,10 +961,10 @@ class Server:
                  "digest": "a80c4f17acd5", "details": details} for name in self.names()]})
         models = [{"id": name, "object": "model", "created": 1700000000, "owned_by": "library"}
                   for name in self.names()]
-        if path == "/v1/models":
+        if path == self.script.openai_path + "/models":
             return await self.respond(connection, 200, {"object": "list", "data": models})
         for model in models:
-            if path == "/v1/models/" + model["id"]:
+            if path == self.script.openai_path + "/models/" + model["id"]:
                 return await self.respond(connection, 200, model)
         raise Refused(f"GET {path} is no part of the protocol", 404)
 
@@ -967,6 +986,9 @@ class Server:
 
     async def play_model(self, connection, record, asked):
         self.must_serve(asked.model)
+        if asked.temperature is not None and any(
+                part in asked.model for part in self.script.refuses_temperature):
+            raise Refused("Unsupported value: 'temperature' does not support 0.2 with this model.")
         if asked.tools and self.lacks_tools(asked.model):
             raise Refused(f"registry.ollama.ai/library/{asked.model} does not support tools")
         record["rule"], reply, groups = self.script.reply_to(asked)
@@ -1041,6 +1063,7 @@ class Server:
 
         async def say(piece):
             data = voice.pack(piece).encode()
+            data = data.replace(b"{{sent_ns}}", b"%d" % time.monotonic_ns())
             await connection.send(b"%x\r\n%s\r\n" % (len(data), data))
 
         number = 0
