@@ -15,6 +15,8 @@
 /// the process; 125 stands for a fault of Berth's own.
 namespace berth {
 
+struct serve_options;
+
 /// What every command takes.
 struct common_options {
   std::string endpoint;
@@ -141,8 +143,9 @@ int command_workflow_cancel(const common_options& common, const std::string& id)
 int command_workflow_pause(const common_options& common, const std::string& id);
 int command_workflow_resume(const common_options& common, const std::string& id);
 
-/// What this host can do. 0 when the default machine can run here, else 1.
-int command_doctor(bool as_json);
+/// What this host can do, and how the endpoints of models are that the settings name. 0 when the
+/// default machine can run here, else 1.
+int command_doctor(bool as_json, const serve_options& options);
 
 /// The exit code that stands for how a job ended.
 int exit_code_of(const outcome& ended);

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "actors/agents/model.hpp"
+#include "actors/agents/progress.hpp"
 #include "app/commands.hpp"
+#include "app/host.hpp"
+#include "app/system_config.hpp"
 #include "app/terminal.hpp"
 #include "bridge/json.hpp"
 #include "config/settings.hpp"
 #include "machines/host_facts.hpp"
 
+#include <caf/actor_system.hpp>
+#include <caf/scoped_actor.hpp>
+#include <caf/send.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <memory>
 #include <string_view>
 #include <unistd.h>
 
@@ -68,6 +77,56 @@ fact guest_program() {
           .mend = ok ? "" : "build or install Berth whole: the guest belongs beside the program"};
 }
 
+/// Names of models that are shown of one endpoint.
+constexpr std::size_t names_shown_max = 8;
+
+std::string listed(const std::vector<std::string>& names) {
+  std::string all = std::to_string(names.size()) + (names.size() == 1 ? " model" : " models");
+  for (std::size_t i = 0; i < names.size() && i < names_shown_max; ++i)
+    all += (i == 0 ? ": " : ", ") + terminal::clean(names[i]);
+  return all + (names.size() > names_shown_max ? ", ..." : "");
+}
+
+/// Of a key only whether it is there, never what it is.
+std::string about_key(const endpoint_info& of) {
+  if (of.key_variable.empty())
+    return "no key is sent";
+  return "the key in " + of.key_variable + (of.has_key ? " is set" : " is missing");
+}
+
+fact of_endpoint(const endpoint_info& found, std::size_t number) {
+  bool key_is_missing = !found.key_variable.empty() && !found.has_key;
+  std::string mend = "start it, or say under `models` in the settings where models are served";
+  if (key_is_missing)
+    mend = "set " + found.key_variable + " in the server's environment";
+  else if (found.reachable)
+    mend.clear();
+  return {.name = "model endpoint " + std::to_string(number),
+          .ok = mend.empty(),
+          .found = found.provider + " at " + found.base_url + ": "
+                   + (found.reachable ? listed(found.models) : terminal::clean(found.detail)) + "; "
+                   + about_key(found),
+          .mend = std::move(mend)};
+}
+
+/// Asks every endpoint as the server does.
+expected<model_list> look_at_models(const settings& values) {
+  system_config config;
+  caf::actor_system system{config};
+  auto progress = spawn_progress(system, nullptr);
+  auto models = spawn_model(system, std::make_shared<const settings>(values), progress);
+  expected<model_list> all{error{}};
+  {
+    caf::scoped_actor self{system};
+    self->request(models, caf::infinite, list_models{})
+        .receive([&](model_list& found) { all = std::move(found); },
+                 [&](error& why) { all = std::move(why); });
+  }
+  caf::anon_send_exit(models, caf::exit_reason::user_shutdown);
+  caf::anon_send_exit(progress, caf::exit_reason::user_shutdown);
+  return all;
+}
+
 void show(const fact& one) {
   tint how = one.ok ? tint::green : one.needed ? tint::red : tint::yellow;
   const char* word = one.ok ? "ok  " : one.needed ? "FAIL" : "warn";
@@ -79,11 +138,17 @@ void show(const fact& one) {
 
 } // namespace
 
-int command_doctor(bool as_json) {
+int command_doctor(bool as_json, const serve_options& options) {
+  auto values = read_settings(options);
+  if (!values)
+    return terminal::report(values.error());
   diagnosis all;
   all.facts.push_back(guest_program());
   for (const auto& found : machines::host_facts())
     all.facts.push_back(of_host(found));
+  if (auto models = look_at_models(*values))
+    for (std::size_t i = 0; i < models->endpoints.size(); ++i)
+      all.facts.push_back(of_endpoint(models->endpoints[i], i + 1));
   all.ok = true;
   for (const auto& one : all.facts)
     all.ok = all.ok && (one.ok || !one.needed);

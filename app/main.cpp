@@ -163,8 +163,10 @@ void command_line::add_watching() {
   add("describe", "All operations, or one of them or a type in full", [this] {
     return command_describe(common_, name_);
   })->add_option("name", name_, "Operation or type");
-  add("doctor", "What this host can do, and how to mend what it cannot",
-      [this] { return command_doctor(common_.json); });
+  auto* doctor = add("doctor", "What this host can do, and how to mend what it cannot",
+                     [this] { return command_doctor(common_.json, serve_); });
+  doctor->add_option("-c,--config", serve_.config, "Settings file (JSON), for its models")
+      ->check(CLI::ExistingFile);
   add("version", "Version of this program", [this] {
     std::printf(common_.json ? "{\"version\":\"%s\"}\n" : "berth %s\n", BERTH_VERSION);
     return 0;

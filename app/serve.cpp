@@ -12,6 +12,7 @@
 #include "actors/validator.hpp"
 #include "app/host.hpp"
 #include "app/machine_room.hpp"
+#include "app/system_config.hpp"
 #include "bridge/http/server.hpp"
 #include "bridge/porter.hpp"
 #include "bridge/zmq/zmq_bridge.hpp"
@@ -37,19 +38,6 @@ namespace {
 
 /// Time that the last machines have to go once all jobs ended.
 constexpr std::chrono::seconds machines_gone_within{15};
-
-/// CAF as Berth uses it: workers that sleep when idle, and fair shares of them.
-class system_config : public caf::actor_system_config {
-public:
-  system_config() {
-    add_message_types<caf::id_block::berth_errors>();
-    add_message_types<caf::id_block::berth_messages>();
-    add_message_types<caf::id_block::berth_actors>();
-    set("scheduler.policy", caf::atom("sharing"));
-    set("scheduler.max-threads", std::max<std::size_t>(2, std::thread::hardware_concurrency()));
-    set("scheduler.max-throughput", std::size_t{100});
-  }
-};
 
 /// All actors, made in the order in which they need each other.
 struct cast {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/app/support.hpp"
+#include "tests/support/model_server.hpp"
 #include "tests/support/skip.hpp"
 
 #include <csignal>
+#include <cstdlib>
 #include <set>
 
 using namespace berth::test;
@@ -152,6 +154,39 @@ TEST_CASE("doctor says that this host can, and names each thing once") {
     CHECK(names.insert(fact["name"]).second);
     CHECK(fact["ok"].get<bool>() == fact["mend"].get<std::string>().empty());
   }
+}
+
+TEST_CASE("doctor looks at the endpoints of models and never shows a key") {
+  NEEDS_SERVER();
+  model_server models{{{"models", {"llama3.2:3b"}}}};
+  nlohmann::json there{{"provider", "ollama"}, {"base_url", models.url()}};
+  nlohmann::json locked{
+      {"provider", "openai"}, {"base_url", models.url()}, {"api_key_env", "BERTH_TEST_DOCTOR_KEY"}};
+  nlohmann::json gone{{"provider", "openai"}, {"base_url", "http://127.0.0.1:1"}};
+  std::string config =
+      program_file("models.json", nlohmann::json{{"models", {there, locked, gone}}}.dump());
+  auto look = [&] {
+    auto told = execute({BERTH_BUILD_DIR "/berth", "doctor", "--json", "-c", config});
+    CHECK(told.code == 0);
+    CHECK(told.out.find("sk-secret") == std::string::npos);
+    std::vector<std::pair<bool, std::string>> found;
+    for (const auto& fact : nlohmann::json::parse(told.out)["facts"])
+      if (fact["name"].get<std::string>().starts_with("model endpoint"))
+        found.emplace_back(fact["ok"], fact["found"]);
+    REQUIRE(found.size() == 3);
+    return found;
+  };
+  auto found = look();
+  CHECK(found[0].first);
+  CHECK(found[0].second.find("llama3.2:3b; no key is sent") != std::string::npos);
+  CHECK(!found[1].first);
+  CHECK(found[1].second.find("BERTH_TEST_DOCTOR_KEY is missing") != std::string::npos);
+  CHECK(!found[2].first);
+  ::setenv("BERTH_TEST_DOCTOR_KEY", "sk-secret", 1);
+  found = look();
+  ::unsetenv("BERTH_TEST_DOCTOR_KEY");
+  CHECK(found[1].first);
+  CHECK(found[1].second.find("BERTH_TEST_DOCTOR_KEY is set") != std::string::npos);
 }
 
 TEST_CASE("health, pool, sessions, ps and describe answer on the command line, in JSON too") {
