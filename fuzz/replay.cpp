@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
       {"settings_file", berth::fuzz::settings_file}, {"roles_config", berth::fuzz::roles_config},
       {"programs", berth::fuzz::programs},           {"http_json", berth::fuzz::http_json},
       {"http_form", berth::fuzz::http_form},         {"model_text", berth::fuzz::model_text},
+      {"ollama_answer", berth::fuzz::ollama_answer}, {"openai_answer", berth::fuzz::openai_answer},
       {"zmq_message", berth::fuzz::zmq_message},     {"packets", berth::fuzz::packets},
       {"journal_log", berth::fuzz::journal_log},     {"archives", berth::fuzz::archives},
   };

@@ -20,6 +20,8 @@
 
 #include <sys/socket.h>
 
+#include "models/dialect.hpp"
+#include "models/limits.hpp"
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -187,6 +189,63 @@ void model_text(std::span<const char> data) {
   }
   auto intent = find_intent(text, !blocks.empty());
   hold(intent.confidence >= 0 && intent.confidence <= 1);
+}
+
+namespace {
+
+/// What came of an answer, and the promises that hold of every one.
+struct read_model_answer {
+  models::answer_reader::state end;
+  std::string fault;
+  model_answer answer;
+
+  bool operator==(const read_model_answer&) const = default;
+};
+
+read_model_answer read_answer_as(const char* provider, std::string_view data, std::size_t bytes_max,
+                                 std::size_t piece_max) {
+  using state = models::answer_reader::state;
+  auto reader =
+      models::dialect_of(provider).read_answer({.bytes_max = bytes_max, .id_prefix = "call_"});
+  std::string told;
+  for (std::size_t at = 0; at < data.size();) {
+    auto piece = data.substr(at, std::min(piece_max, 1 + at % 7 * piece_max / 7));
+    (void)reader->push(piece);
+    told += reader->take_news();
+    at += piece.size();
+  }
+  read_model_answer got{.end = reader->end(), .fault = {}, .answer = {}};
+  told += reader->take_news();
+  got.fault = reader->fault();
+  got.answer = reader->take_answer();
+  const model_answer& answer = got.answer;
+  hold(told == answer.text && is_utf8(answer.text) && answer.text.size() <= bytes_max);
+  hold(got.fault.empty() == (got.end != state::broken && got.end != state::refused));
+  hold(answer.tool_calls.size() <= limits::model_tool_calls_max);
+  hold(got.end != state::full || answer.tool_calls.empty());
+  for (const tool_call& each : answer.tool_calls)
+    hold(!each.name.empty() && !each.id.empty() && each.arguments.size() <= bytes_max);
+  return got;
+}
+
+/// However an answer is cut, the same comes of it; a small bound holds, too.
+void answer_of(const char* provider, std::span<const char> data) {
+  std::string_view text{data.data(), data.size()};
+  constexpr std::size_t room = 1024 * 1024;
+  auto whole = read_answer_as(provider, text, room, room);
+  if (text.size() < room)
+    hold(whole == read_answer_as(provider, text, room, 7));
+  (void)read_answer_as(provider, text, 16, 7);
+}
+
+} // namespace
+
+void ollama_answer(std::span<const char> data) {
+  answer_of("ollama", data);
+}
+
+void openai_answer(std::span<const char> data) {
+  answer_of("openai", data);
 }
 
 void zmq_message(std::span<const char> data) {

@@ -25,6 +25,9 @@ void http_json(std::span<const char> data);
 void http_form(std::span<const char> data);
 /// A model's text, in which programs are looked for.
 void model_text(std::span<const char> data);
+/// An answer of a model's endpoint, in the dialect of Ollama or of OpenAI, streamed or whole.
+void ollama_answer(std::span<const char> data);
+void openai_answer(std::span<const char> data);
 /// Frames of a ZeroMQ message, each after its length in one byte, and the call in the last.
 void zmq_message(std::span<const char> data);
 /// Packets of a spawner's peer, each after its length in one byte, read from a real socket.
