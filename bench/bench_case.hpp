@@ -60,5 +60,6 @@ void measure_state(bench_context& context);
 void measure_stream(bench_context& context);
 void measure_durability(bench_context& context);
 void measure_virtual_machines(bench_context& context);
+void measure_model(bench_context& context);
 
 } // namespace berth::bench

@@ -32,6 +32,8 @@ constexpr std::array cases{
     bench_case{"stream_1gib", "1 GiB of output to a subscriber, every byte checked",
                measure_stream},
     bench_case{"durability", "the price of the journal on disk", measure_durability},
+    bench_case{"model", "chats and workflows on a scripted model, against the bare call",
+               measure_model},
     bench_case{"vm", "virtual machines by QEMU: only with an image, see BERTH_VM_DATA",
                measure_virtual_machines},
 };

@@ -77,14 +77,16 @@ std::vector<pid_t> alive_after(std::vector<known_process> known, milliseconds li
 server::server(zmq::context_t& context, const std::string& executable, const json& config)
   : context_(context)
   , runtime_(place_.path() + "/run") {
-  auto endpoints = free_endpoints(2);
+  auto endpoints = free_endpoints(3);
   events_ = endpoints[1];
+  http_port_ =
+      static_cast<std::uint16_t>(std::stoul(endpoints[2].substr(endpoints[2].rfind(':') + 1)));
   json all{{"data_dir", place_.path() + "/data"},
            {"runtime_dir", runtime_},
            {"zmq_router", endpoints[0]},
            {"zmq_ipc", endpoint()},
            {"zmq_events", events_},
-           {"http_port", 0},
+           {"http_port", http_port_},
            {"http_terraphim_port", 0},
            {"log_level", "warn"}};
   all.merge_patch(config);

@@ -31,6 +31,8 @@ public:
   std::string endpoint() const { return "ipc://" + runtime_ + "/berth.ipc"; }
   /// Where events come from.
   const std::string& events() const { return events_; }
+  /// Where HTTP is served.
+  std::uint16_t http_port() const { return http_port_; }
   const health_info& health() const { return health_; }
 
   client connect(zmq::socket_type type = zmq::socket_type::req);
@@ -53,6 +55,7 @@ private:
   temporary_directory place_;
   std::string runtime_;
   std::string events_;
+  std::uint16_t http_port_ = 0;
   health_info health_;
   pid_t pid_ = -1;
   int status_ = 0;
