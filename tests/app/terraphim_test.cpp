@@ -3,6 +3,8 @@
 #include "tests/support/model_server.hpp"
 #include "tests/support/skip.hpp"
 
+#include <filesystem>
+
 using namespace berth::test;
 using nlohmann::json;
 
@@ -158,6 +160,23 @@ for path, start in (("/chat/stream", None), ("/ws", "chat")):
   CHECK(eventually([&] { return all.model.state()["open"] == 0; }));
 }
 
+TEST_CASE("A client that leaves while its chat waits ends nobody else's turn") {
+  NEEDS_SERVER();
+  agency all{R"({"default": {"text": "Still here.", "first_delay_ms": 1500}})"};
+  require_script(all.serving, R"py(
+mine = Events("/chat/stream", {"message": "Mine", "conversation_id": "shared", "turn_id": "a"})
+for name, data in mine:
+    if name == "started":
+        break
+other = Events("/chat/stream", {"message": "Other", "conversation_id": "shared", "turn_id": "b"})
+other.close()
+name, reply = list(mine)[-1]
+assert name == "ended" and reply["text"] == "Still here.", reply
+assert reply["turn_id"] == "a" and reply["error"] is None, reply
+until(lambda: not get("/conversations/shared")["busy"], "the other one's chat is over")
+)py");
+}
+
 TEST_CASE("Each workflow runs by its routes, with status, trace and events") {
   NEEDS_SERVER();
   agency all{R"({"default": {"text": "A good answer. Score: 9/10"}})"};
@@ -277,6 +296,21 @@ TEST_CASE("The calls of the web applications' JavaScript client are all served")
     "default": {"text": "A good answer. Score: 9/10"}})"};
   node.insert(node.end(), {BERTH_SOURCE_DIR "/tests/app/web_app.mjs", all.serving.http()});
   auto done = execute(std::move(node));
+  INFO(done.err << done.out);
+  CHECK(done.code == 0);
+  CHECK(done.out == "all done\n");
+}
+
+TEST_CASE("The web applications' client works in a browser, from a page of another origin") {
+  NEEDS_SERVER();
+  std::string browser = "/usr/bin/chromium";
+  if (!std::filesystem::exists(browser))
+    return skip("no chromium");
+  agency all{R"({
+    "rules": [{"when": {"any": "Hold on"}, "reply": {"text": "late", "first_delay_ms": 300}}],
+    "default": {"text": "A good answer. Score: 9/10"}})"};
+  auto done = execute({"/usr/bin/python3", BERTH_SOURCE_DIR "/tests/app/in_browser.py", browser,
+                       BERTH_SOURCE_DIR "/tests/app/web_app.mjs", all.serving.http()});
   INFO(done.err << done.out);
   CHECK(done.code == 0);
   CHECK(done.out == "all done\n");
