@@ -170,7 +170,8 @@ TEST_CASE("doctor looks at the endpoints of models and never shows a key") {
     CHECK(told.code == 0);
     CHECK(told.out.find("sk-secret") == std::string::npos);
     std::vector<std::pair<bool, std::string>> found;
-    for (const auto& fact : nlohmann::json::parse(told.out)["facts"])
+    auto all = nlohmann::json::parse(told.out);
+    for (const auto& fact : all["facts"])
       if (fact["name"].get<std::string>().starts_with("model endpoint"))
         found.emplace_back(fact["ok"], fact["found"]);
     REQUIRE(found.size() == 3);

@@ -139,6 +139,8 @@ TEST_CASE("A chat's answer has what its programs gave under the contract's headl
                 {"session", nullptr},
                 {"conversation_id", "c"},
                 {"conversationId", "c"},
+                {"turn_id", nullptr},
+                {"turnId", nullptr},
                 {"session_id", nullptr},
                 {"sessionId", nullptr}});
 }
