@@ -107,7 +107,7 @@ private:
   void let_go(const std::string& id);
   void refresh(const std::string& id, std::function<void()> then);
   void close(const std::string& id, answered<conversation_closed> done);
-  void evict();
+  void make_room();
   void check_drained();
 
   agents_actor::pointer self_ = nullptr;
@@ -258,8 +258,8 @@ caf::result<chat_reply> agents_state::on_chat(chat& request) {
     fresh.conversation = id;
     fresh.created_at_ms = unix_ms();
     fresh.last_used_at_ms = fresh.created_at_ms;
+    make_room();
     known_.emplace(id, std::move(fresh));
-    evict();
   }
   ++chats_open_;
   ask<chat_reply>(id, std::move(request), [this, promise, id](expected<chat_reply> answer) mutable {
@@ -351,9 +351,10 @@ void agents_state::close(const std::string& id, answered<conversation_closed> do
 
 // --- bounds --------------------------------------------------------------------------------------
 
-/// One conversation too many: the one used longest ago is closed, unless it is at work.
-void agents_state::evict() {
-  if (known_.size() <= parts_.config->agents.conversations_max)
+/// One more conversation would be too many: the one used longest ago is closed, unless it is at
+/// work. The newcomer is not among them yet: it cannot be the one that goes.
+void agents_state::make_room() {
+  if (known_.size() < parts_.config->agents.conversations_max)
     return;
   const conversation_info* oldest = nullptr;
   for (const auto& [id, info] : known_) {

@@ -12,6 +12,8 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 #include <unistd.h>
 
 using namespace berth;
@@ -303,6 +305,7 @@ TEST_CASE("A torn end of the log is no damage, a damaged middle is told and set 
 
 TEST_CASE("Whenever a server is killed, each job it had on disk is there after it") {
   temp_dir dir;
+  std::set<std::uint64_t> on_disk; // a job that was never told may have its begin there alone
   for (int life = 0; life < 8; ++life) {
     int told[2];
     REQUIRE(pipe(told) == 0);
@@ -327,14 +330,13 @@ TEST_CASE("Whenever a server is killed, each job it had on disk is there after i
       }
     }
     close(told[1]);
-    std::uint64_t last = 0;
     std::uint64_t number = 0;
     std::uint64_t wanted = 20 + static_cast<std::uint64_t>(life) * 61;
     std::uint64_t first = 0;
     while (::read(told[0], &number, sizeof number) == static_cast<ssize_t>(sizeof number)) {
       first = first == 0 ? number : first;
-      last = number;
-      if (last - first >= wanted)
+      on_disk.insert(number);
+      if (number - first >= wanted)
         kill(child, SIGKILL);
     }
     close(told[0]);
@@ -356,7 +358,7 @@ TEST_CASE("Whenever a server is killed, each job it had on disk is there after i
       }
       query.before = page->next_before.value_or(0);
     } while (query.before != 0);
-    for (std::uint64_t i = 1; i <= last; ++i) {
+    for (std::uint64_t i : on_disk) {
       REQUIRE(found.contains(i));
       CHECK(found[i] == (i % 3 == 0 ? job_state::interrupted : job_state::exited));
     }
