@@ -368,7 +368,7 @@ void workflow_run::end(effects& done, const ending& how, std::int64_t now_ms) {
        how.error.empty() ? how.result : how.error);
 }
 
-/// What is summed up of the steps. 0: as many are expected as before.
+/// What is summed up of the steps. 0: as many are expected as before, where that is known.
 void workflow_run::refresh(std::size_t steps_expected) {
   std::size_t ended_steps = 0;
   info_.usage = {};
@@ -379,6 +379,8 @@ void workflow_run::refresh(std::size_t steps_expected) {
     if (each.status == workflow_status::running && info_.current_step.empty())
       info_.current_step = each.name;
   }
+  if (steps_expected == 0)
+    steps_expected = info_.steps_total;
   if (steps_expected == 0)
     return;
   double share = static_cast<double>(ended_steps)

@@ -292,6 +292,7 @@ TEST_CASE("The calls of the web applications' JavaScript client are all served")
   if (!has_client(node))
     return skip("no node with a WebSocket of its own");
   agency all{R"({
+    "models": ["scripted"],
     "rules": [{"when": {"any": "Hold on"}, "reply": {"text": "late", "first_delay_ms": 300}}],
     "default": {"text": "A good answer. Score: 9/10"}})"};
   node.insert(node.end(), {BERTH_SOURCE_DIR "/tests/app/web_app.mjs", all.serving.http()});

@@ -107,6 +107,9 @@ const workflows = [
   ["parallel", {}, (r) => r.parallel_tasks.length && r.parallel_tasks[0].perspective
     && r.parallel_tasks[0].result && r.aggregated_result],
   ["orchestrate", {}, (r) => r.worker_results.length && r.final_synthesis],
+  ["optimize", { llm_config: { provider: "ollama", model: "not-here:1b",
+    base_url: "http://127.0.0.1:9", max_iterations: 5, quality_threshold: 85 } },
+    (r) => r.initial_content && r.quality_metrics.overall >= 0],
   ["optimize", { config: { qualityThreshold: 85, iteration: 1, previousContent: "draft" } },
     (r) => r.optimized_content && r.final_result && r.quality_metrics.overall >= 0],
 ];
@@ -123,6 +126,10 @@ async function run_workflows(channel) {
       && ["workflow_completed", "workflow_error"].includes(m.response_type));
     expect(answer.success && shown(answer.result), name, answer);
     expect(answer.metadata.pattern && answer.metadata.execution_time_ms >= 0, name, answer);
+    // A client with a WebSocket takes the whole answer for the result of a chain.
+    if (name.startsWith("prompt"))
+      expect(answer.steps.every((s) => s.output) && answer.execution_summary.total_tokens > 0,
+        "a chain's answer", answer);
     const told = await progress;
     expect(told.workflowId && told.data.progress >= 0 && "currentStep" in told.data, name, told);
     const last = await ended;
@@ -132,6 +139,16 @@ async function run_workflows(channel) {
     expect(status.status === "completed" && status.progress === 100, name, status);
     await request(`/workflows/${answer.workflow_id}/trace`);
   }
+}
+
+// What is told of a step that ended: its name, and that it counts.
+async function see_a_step_end(channel) {
+  const ended = channel.next((m) => m.response_type === "workflow_progress"
+    && m.data.event === "step_ended" && m.data.stepId === "specification");
+  await post("/workflows/prompt_chain", { prompt: "Make a list of tasks", steps });
+  const { data } = await ended;
+  expect(data.currentTask === "Specification" && data.progress > 0 && data.stepsEnded === 1
+    && data.output, "a step that ended", data);
 }
 
 async function steer(channel) {
@@ -157,6 +174,7 @@ await pong;
 const chat = await post("/chat", { messages: [{ role: "user", content: "hello" }] });
 expect(chat.status === "success" && chat.message, "chat", chat);
 await run_workflows(channel);
+await see_a_step_end(channel);
 await steer(channel);
 const failed = await post("/workflows/parallel",
   { prompt: "test", role: "test_role", overall_role: "test" });

@@ -145,12 +145,17 @@ void live_socket::tell_step(const std::string& id, following& f, const progress_
   json agent{{"status", begins ? "working" : event.name}};
   put_twice(agent, "agent_id", event.step);
   put_twice(agent, "step_id", event.step);
-  json more{{"message", (begins ? event.name : event.step) + (begins ? " begins" : " ended")}};
+  if (begins)
+    f.names[event.step] = event.name;
+  auto named = f.names.find(event.step);
+  std::string name = named == f.names.end() ? event.step : named->second;
+  json more{{"message", name + (begins ? " begins" : " ended")}};
+  put_twice(more, "current_task", name);
   if (begins) {
-    put_twice(more, "current_task", event.name);
     agent["name"] = event.name;
     agent["role"] = event.text;
   } else {
+    f.names.erase(event.step);
     more["step_status"] = event.name;
     more["output"] = event.text;
     agent["output"] = event.text;

@@ -68,6 +68,8 @@ private:
     std::uint64_t question = 0;
     std::uint32_t steps_begun = 0;
     std::uint32_t steps_ended = 0;
+    /// Names of steps that run, by their ids.
+    std::map<std::string, std::string> names = {};
     /// A chat's last message.
     json reply = {};
   };

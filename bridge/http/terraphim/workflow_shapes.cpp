@@ -341,6 +341,10 @@ json workflow_json(const workflow_info& info, const workflow_request& asked) {
             {"result", alive || !told ? json(nullptr) : result_json(info, asked.what.threshold)},
             {"error", or_null(failure_of(info))},
             {"metadata", std::move(metadata)}};
+  // The JavaScript client takes the whole answer for a chain's result when it has a WebSocket.
+  if (info.pattern == workflow_pattern::prompt_chaining && made["result"].is_object())
+    for (const char* name : {"steps", "execution_summary"})
+      made[name] = made["result"][name];
   put_ids(made, info.workflow);
   return made;
 }

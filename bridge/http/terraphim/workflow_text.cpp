@@ -52,9 +52,12 @@ std::string without_slash(std::string url) {
   return url;
 }
 
-/// Clients name endpoints that this server may not have: such a one becomes the role's own.
+/// Clients name endpoints that this server may not have: such a one becomes the role's own, and
+/// with it the model, which another endpoint need not serve.
 void settle_endpoint(model_choice& choice, const settings& values,
                      std::vector<std::string>& warnings) {
+  if (choice.base_url.empty() && choice.provider.empty())
+    return;
   auto known = [&](const model_endpoint& each) {
     return (choice.base_url.empty()
             || without_slash(each.base_url) == without_slash(choice.base_url))
@@ -71,6 +74,7 @@ void settle_endpoint(model_choice& choice, const settings& values,
                      + "\": the role's own serves");
   choice.base_url.clear();
   choice.provider.clear();
+  choice.model.clear();
 }
 
 decoded<model_choice> read_choice(const json& from, const settings& values,
@@ -143,14 +147,16 @@ decoded<bool> read_knobs(const json& body, const json& config, run_workflow& to)
   to.system_prompt = own->empty() ? std::move(*prompt) : std::move(*own);
   if (to.system_prompt == no_prompt_set)
     to.system_prompt.clear();
-  json both = config;
-  both.update(body);
+  // One web application gives its bounds among the settings of the model.
+  json all = object_of(body, "llm_config");
+  all.update(config);
+  all.update(body);
   json native{{"pattern", name_of(to.pattern)}, {"prompt", ""}};
   for (auto [name, names] :
        {std::pair{"rounds_max", aliases{"rounds_max", "max_iterations", "maxIterations"}},
         {"threshold", {"threshold", "quality_threshold", "qualityThreshold"}},
         {"votes", {"votes"}}})
-    if (json member = first_of(both, names); !member.is_null())
+    if (json member = first_of(all, names); !member.is_null())
       native[name] = std::move(member);
   auto knobs = from_json<run_workflow>(native);
   if (!knobs)

@@ -242,6 +242,41 @@ TEST_CASE("What the web applications send beside the contract is understood", "[
   CHECK(got.warnings[0].find("https://elsewhere") != std::string::npos);
 }
 
+TEST_CASE("A model of an endpoint that is not configured goes with it", "[terraphim]") {
+  auto got = understood({{"prompt", "write"},
+                         {"steps", {{{"id", "clarity"}, {"name", "Clarity"}, {"weight", 25}}}},
+                         {"llm_config",
+                          {{"provider", "ollama"},
+                           {"model", "elsewhere:1b"},
+                           {"base_url", "http://10.0.0.1:11434"},
+                           {"temperature", 0.7},
+                           {"max_tokens", 2048},
+                           {"max_iterations", 5},
+                           {"quality_threshold", 85}}}},
+                        workflow_pattern::optimization);
+  CHECK(got.what.model.model.empty());
+  CHECK(got.what.model.base_url.empty());
+  CHECK(got.what.model.provider.empty());
+  CHECK(*got.what.model.temperature == 0.7);
+  CHECK(got.warnings.size() == 1);
+  // Bounds are found there too.
+  CHECK(got.what.rounds_max == 5);
+  CHECK(*got.what.threshold == 8.5);
+  auto here = understood({{"prompt", "write"}, {"llm_config", {{"model", "m"}}}});
+  CHECK(here.what.model.model == "m");
+  CHECK(here.warnings.empty());
+}
+
+TEST_CASE("A chain's answer has its steps beside the result too", "[terraphim]") {
+  auto info = workflow(workflow_pattern::prompt_chaining, {step("a", "step", "one")});
+  json got = workflow_json(info, {});
+  CHECK(got["steps"] == got["result"]["steps"]);
+  CHECK(got["steps"][0]["output"] == "one");
+  CHECK(got["execution_summary"] == got["result"]["execution_summary"]);
+  info.status = workflow_status::running;
+  CHECK(!workflow_json(info, {}).contains("steps"));
+}
+
 TEST_CASE("A workflow request that cannot be understood names the member", "[terraphim]") {
   CHECK(fault_of_workflow(json::object()) == "prompt: is missing");
   CHECK(fault_of_workflow({{"prompt", "  "}}) == "prompt: is missing");
