@@ -10,6 +10,7 @@ the module threw, and exits with 0 or 1.
 
 import http.server
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def main():
             [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
              "--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir=" + profile,
              page],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": profile})  # what it leaves there goes with the profile
         try:
             over.wait(LIMIT_S)
         finally:
