@@ -274,7 +274,7 @@ bool workflow_run::begin_what_may(effects& done, const std::vector<step_order>& 
     given = given || is_given;
     begin(done, each, now_ms);
   }
-  refresh(0);
+  refresh(info_.steps_total);
   return given;
 }
 
@@ -333,7 +333,7 @@ void workflow_run::close_step(effects& done, std::size_t place, std::int64_t now
         others.push_back(&each);
     remarks = pattern_->read({request_, others, roles_.roles}, step);
   }
-  refresh(0);
+  refresh(info_.steps_total);
   done.steps.insert(place);
   std::string text = step.output.empty() ? step.error : step.output;
   tell(done, progress_kind::step_ended, step.id, std::string{name_of(step.status)}, text,
@@ -368,7 +368,7 @@ void workflow_run::end(effects& done, const ending& how, std::int64_t now_ms) {
        how.error.empty() ? how.result : how.error);
 }
 
-/// What is summed up of the steps. 0: as many are expected as before, where that is known.
+/// What is summed up of the steps. 0: nobody knows how many are expected.
 void workflow_run::refresh(std::size_t steps_expected) {
   std::size_t ended_steps = 0;
   info_.usage = {};
@@ -379,8 +379,6 @@ void workflow_run::refresh(std::size_t steps_expected) {
     if (each.status == workflow_status::running && info_.current_step.empty())
       info_.current_step = each.name;
   }
-  if (steps_expected == 0)
-    steps_expected = info_.steps_total;
   if (steps_expected == 0)
     return;
   double share = static_cast<double>(ended_steps)
