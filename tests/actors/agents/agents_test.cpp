@@ -518,6 +518,19 @@ TEST_CASE("Turns and conversations have bounds", "[agents]") {
   CHECK(list.answer()->conversations.size() == 3);
 }
 
+TEST_CASE("A newcomer is never the conversation that has to go", "[agents]") {
+  settings values;
+  values.agents.conversations_max = 1;
+  scripted_office office{values};
+  auto at_work = office.say("Hi", "chat-1");
+  office.answers("Hello.");
+  auto newcomer = office.say("Hi", "chat-2");
+  REQUIRE(newcomer.answered());
+  if (!newcomer.answer())
+    FAIL(describe_error(newcomer.answer().error()));
+  CHECK(newcomer.answer()->text == "Hello.");
+}
+
 TEST_CASE("Draining ends every turn and refuses new ones", "[agents]") {
   scripted_office office;
   auto one = office.say("Hi", "chat-1");
