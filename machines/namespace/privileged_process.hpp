@@ -98,9 +98,12 @@ protected:
          event.data.u64 & ((std::uint64_t{1} << kind_shift) - 1), event.events);
   }
   /// The server is gone, and all that is kept was told to end: `on_end` is called with the numbers
-  /// of those that are not dead until nothing is left. Then nothing of the instance stays.
+  /// of those that are not dead until nothing is left, and `last` once. Then nothing of the
+  /// instance stays.
   template <class Living, class Handler>
-  [[noreturn]] void end_with(const std::map<std::uint64_t, Living>& kept, Handler on_end) {
+  [[noreturn]] void end_with(
+      const std::map<std::uint64_t, Living>& kept, Handler on_end,
+      const std::function<void()>& last = [] {}) {
     auto until = clock::now() + end_within;
     while (!kept.empty() && clock::now() < until) {
       std::vector<std::uint64_t> numbers;
@@ -113,6 +116,7 @@ protected:
       if (!kept.empty())
         ::usleep(1'000);
     }
+    last();
     leave();
   }
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /// What the lists of steps share that a process takes to be walled in: contain.cpp for namespace
-/// machines, qemu/walls.cpp for QEMU. A step returns 0 or -errno. The process may run in its
+/// machines, vm/walls.cpp for hypervisors. A step returns 0 or -errno. The process may run in its
 /// parent's memory, so a step leaves nothing there.
 namespace berth::machines {
 

@@ -5,14 +5,6 @@ namespace berth::machines {
 
 namespace {
 
-/// FNV-1a: names must differ, nobody attacks them.
-std::uint64_t hash(std::string_view text, std::uint64_t seed) {
-  for (unsigned char each : text)
-    seed = (seed ^ each) * 0x100000001b3ULL;
-  // A part's end counts, or "ab","c" were "a","bc".
-  return (seed ^ 0xff) * 0x100000001b3ULL;
-}
-
 std::string at(int descriptor) {
   return "/dev/fd/" + std::to_string(descriptor);
 }
@@ -83,10 +75,6 @@ std::vector<std::string> common(const vm_shape& shape, bool shared) {
 
 } // namespace
 
-const char* name_of(accelerator which) {
-  return which == accelerator::kvm ? "kvm" : "tcg";
-}
-
 std::string kernel_words(const vm_shape& shape, const vm_boot& boot) {
   std::string words = boot.kernel_words;
   words += " panic=-1 quiet console=ttyS0 reboot=t mitigations=off";
@@ -118,15 +106,9 @@ std::vector<std::string> waiting_arguments(const vm_shape& shape) {
 
 std::string template_key(const vm_shape& shape, const vm_boot& boot,
                          const std::vector<std::string>& parts) {
-  std::uint64_t sum = 0xcbf29ce484222325ULL;
-  for (const auto& one : boot_arguments(shape, boot))
-    sum = hash(one, sum);
-  for (const auto& one : parts)
-    sum = hash(one, sum);
-  std::string text;
-  for (int shift = 60; shift >= 0; shift -= 4)
-    text += "0123456789abcdef"[sum >> shift & 15];
-  return text;
+  auto all = boot_arguments(shape, boot);
+  all.insert(all.end(), parts.begin(), parts.end());
+  return key_of(all);
 }
 
 } // namespace berth::machines

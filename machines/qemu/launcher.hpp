@@ -8,7 +8,7 @@
 
 namespace berth::machines {
 
-/// Forks the small privileged process that starts, confines and ends QEMU processes: the LAUNCHER.
+/// Forks the launcher of QEMU processes; see vm/vm_launcher.hpp.
 ///
 /// To be called before the process has a second thread and before it drops privileges. Returns when
 /// the launcher has swept what dead instances left and built its house. On failure the handle is

@@ -1,47 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/image/image.hpp"
-#include "machines/machine.hpp"
 #include "machines/namespace/spawner.hpp"
 #include "machines/qemu/qemu_settings.hpp"
-#include "machines/reactor.hpp"
-
-#include <chrono>
-#include <memory>
+#include "machines/vm/vm_source.hpp"
 
 namespace berth::machines {
 
-/// Virtual machines by QEMU, cloned from a template that was booted once: its memory is mapped
-/// copy-on-write, so a new machine is up in some ten milliseconds with its interpreters running.
-/// The server's side: everything that needs privileges is asked of the launcher.
-class qemu_source : public machine_source {
+/// Virtual machines by QEMU.
+class qemu_source : public vm_source {
 public:
   /// Takes over a running launcher. The reactor must outlive the source and its machines.
   qemu_source(const qemu_settings& settings, const image& from, spawner_handle launcher,
               reactor& loop);
-  /// Ends the launcher and with it all machines; waits some seconds at most. Machines still there
-  /// are lost and gone before it returns.
-  ~qemu_source() override;
-
-  std::string_view kind() const override { return "qemu"; }
-  std::shared_ptr<machine> start(const machine_spec& spec,
-                                 std::shared_ptr<machine_listener> listener) override;
-  std::vector<std::string> isolation() const override;
-  /// Waits until the template of machines with default limits stands; not on the reactor's thread.
-  /// Empty, or why there is none.
-  std::string wait_ready(std::chrono::milliseconds limit);
-  /// Id of the instance, part of the names of all it owns on the host.
-  const std::string& instance() const;
-
-private:
-  class shared_state;
-  class one_machine;
-  std::shared_ptr<shared_state> state_;
 };
-
-/// The memory in MiB of the virtual machine in which a job with these limits runs: what it may use,
-/// its files, which are kept in memory, and the machine itself.
-std::uint64_t vm_memory_mib(const machine_limits& limits);
 
 } // namespace berth::machines

@@ -3,8 +3,8 @@
 #include "machines/kvm_probe.hpp"
 #include "machines/qemu/command_line.hpp"
 #include "machines/qemu/qmp.hpp"
-#include "machines/qemu/vm_memory.hpp"
-#include "machines/qemu/vm_state.hpp"
+#include "machines/vm/vm_memory.hpp"
+#include "machines/vm/vm_state.hpp"
 
 #include <catch2/catch.hpp>
 #include <sys/mman.h>

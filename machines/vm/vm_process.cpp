@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/vm_process.hpp"
+#include "machines/vm/vm_process.hpp"
 
-#include <sys/socket.h>
+#include <sys/epoll.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,8 +17,16 @@ using launcher::request_kind;
 
 namespace {
 
-/// Kept of what a QEMU wrote to standard error.
+/// Kept of what a process wrote to standard error.
 constexpr std::size_t words_bytes_max = 2'000;
+/// How often is read at a time.
+constexpr int words_rounds = 16;
+
+report report_of_end() {
+  report said{.kind = report_kind::answered, .error = ESRCH};
+  std::string_view{"the machine is gone"}.copy(said.text, sizeof said.text - 1);
+  return said;
+}
 
 } // namespace
 
@@ -37,12 +45,12 @@ void launcher_link::open() {
        .on_end = [self] { self->on_end(); }});
 }
 
-bool launcher_link::ask(const request& what, std::string_view arguments, std::span<const int> fds) {
-  std::vector<std::byte> packet(sizeof what + arguments.size());
+bool launcher_link::ask(const request& what, std::string_view texts, std::span<const int> fds) {
+  std::vector<std::byte> packet(sizeof what + texts.size());
   request asked = what;
-  asked.argument_bytes = static_cast<std::uint32_t>(arguments.size());
+  asked.argument_bytes = static_cast<std::uint32_t>(texts.size());
   std::memcpy(packet.data(), &asked, sizeof asked);
-  std::ranges::copy(std::as_bytes(std::span{arguments}), packet.begin() + sizeof asked);
+  std::ranges::copy(std::as_bytes(std::span{texts}), packet.begin() + sizeof asked);
   return link_->ask(packet, fds);
 }
 
@@ -56,6 +64,11 @@ bool launcher_link::on_report(std::span<const std::byte> packet, std::vector<own
     return false;
   std::memcpy(&said, packet.data(), sizeof said);
   said.text[sizeof said.text - 1] = '\0';
+  if (said.kind == report_kind::answered && said.number == 0) {
+    if (auto node = asked_.extract(said.ticket); !node.empty())
+      node.mapped()(said, fds);
+    return true;
+  }
   auto found = processes_.find(said.number);
   if (found == processes_.end())
     return true;
@@ -64,7 +77,26 @@ bool launcher_link::on_report(std::span<const std::byte> packet, std::vector<own
   return true;
 }
 
+void launcher_link::ask_own(request what, std::span<const int> fds, answer_handler done) {
+  what.ticket = next_ticket_++;
+  what.number = 0;
+  if (ask(what, {}, fds)) {
+    if (done)
+      asked_[what.ticket] = std::move(done);
+    return;
+  }
+  std::vector<owned_fd> none;
+  if (done)
+    done(report_of_end(), none);
+}
+
 void launcher_link::on_end() {
+  auto asked = std::move(asked_);
+  asked_.clear();
+  for (auto& [ticket, done] : asked) {
+    std::vector<owned_fd> none;
+    done(report_of_end(), none);
+  }
   auto processes = std::move(processes_);
   processes_.clear();
   for (auto& [number, one] : processes)
@@ -73,53 +105,24 @@ void launcher_link::on_end() {
 
 // --- a process -----------------------------------------------------------------------------------
 
-bool vm_process::start(const parts& with) {
-  int monitor[2] = {-1, -1};
-  int channel[2] = {-1, -1};
+bool vm_process::launch(request asked, std::span<const std::string> texts, std::vector<int> fds) {
   int errors[2] = {-1, -1};
-  bool made = ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, monitor) == 0
-              && ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel) == 0
-              // A pipe that is full takes no more, and nobody waits for it.
-              && ::pipe2(errors, O_CLOEXEC | O_NONBLOCK) == 0;
-  owned_fd our_monitor{monitor[0]};
-  owned_fd its_monitor{monitor[1]};
-  channel_.reset(channel[0]);
-  owned_fd its_channel{channel[1]};
+  // A pipe that is full takes no more, and nobody waits for it.
+  if (::pipe2(errors, O_CLOEXEC | O_NONBLOCK) != 0)
+    return false;
   errors_.reset(errors[0]);
   owned_fd its_errors{errors[1]};
-  if (!made)
-    return false;
-  std::vector<int> fds{its_errors.get(), with.memory->get(), its_monitor.get(), its_channel.get(),
-                       with.root->get()};
-  if (with.kernel)
-    fds.insert(fds.end(), {with.kernel->get(), with.initrd->get()});
+  fds.insert(fds.begin(), its_errors.get());
   std::string packed;
-  for (const auto& one : with.arguments)
+  for (const auto& one : texts)
     packed.append(one).push_back('\0');
-  request asked{.kind = request_kind::launch,
-                .number = number_,
-                .memory_bytes = with.memory_bytes,
-                .processes = with.processes};
+  asked.kind = request_kind::launch;
+  asked.number = number_;
   if (!link_->ask(asked, packed, fds))
     return false;
   link_->adopt(number_, shared_from_this());
-  monitor_ = std::make_shared<qmp::client>(link_->loop(), std::move(our_monitor));
-  std::weak_ptr<vm_process> weak = weak_from_this();
-  monitor_->open({.on_event =
-                      [weak](const qmp::event& happened) {
-                        auto self = weak.lock();
-                        if (self && self->told_.on_event)
-                          self->told_.on_event(happened);
-                      },
-                  .on_end =
-                      [weak](const std::string& why) {
-                        // How it died is known better by the launcher.
-                        if (auto self = weak.lock()) {
-                          if (self->why_.empty())
-                            self->why_ = why;
-                          self->kill();
-                        }
-                      }});
+  errors_watch_ =
+      link_->loop().watch(errors_.get(), EPOLLIN, [this](std::uint32_t) { (void)last_words(); });
   return true;
 }
 
@@ -136,33 +139,52 @@ void vm_process::kill() {
     link_->ask({.kind = request_kind::destroy, .number = number_});
 }
 
-std::string vm_process::last_words() {
+const std::string& vm_process::last_words() {
   char text[4096];
-  ssize_t count = 0;
-  while (errors_ && (count = ::read(errors_.get(), text, sizeof text)) > 0) {
+  for (int round = 0; errors_ && round < words_rounds; ++round) {
+    ssize_t count = ::read(errors_.get(), text, sizeof text);
+    if (count == 0) {
+      link_->loop().forget(errors_watch_);
+      errors_.reset();
+    }
+    if (count <= 0)
+      break;
     words_.append(text, static_cast<std::size_t>(count));
     if (words_.size() > words_bytes_max)
       words_.erase(0, words_.size() - words_bytes_max);
   }
-  while (!words_.empty() && words_.back() == '\n')
+  while (!words_.empty() && (words_.back() == '\n' || words_.back() == '\r'))
     words_.pop_back();
   return words_;
 }
 
-void vm_process::read_memory(int to, std::uint64_t bytes_max, memory_handler done) {
-  ask_memory({.kind = request_kind::read_memory, .number = number_, .bytes_max = bytes_max}, to,
-             std::move(done));
+void vm_process::blame(const std::string& why) {
+  if (why_.empty())
+    why_ = why;
 }
 
-void vm_process::write_memory(int from, memory_handler done) {
-  ask_memory({.kind = request_kind::write_memory, .number = number_}, from, std::move(done));
+void vm_process::stopped() {
+  auto self = shared_from_this();
+  if (told_.on_stopped)
+    told_.on_stopped();
 }
 
-void vm_process::ask_memory(request what, int fd, memory_handler done) {
+void vm_process::ask(request what, std::string_view text, std::span<const int> fds,
+                     answer_handler done) {
   what.ticket = next_ticket_++;
-  if (dead_ || !link_->ask(what, {}, std::span{&fd, 1}))
-    return done(0, "the machine is gone");
-  memory_[what.ticket] = std::move(done);
+  what.number = number_;
+  if (!dead_ && link_->ask(what, text, fds)) {
+    asked_[what.ticket] = std::move(done);
+    return;
+  }
+  std::vector<owned_fd> none;
+  done(report_of_end(), none);
+}
+
+std::string vm_process::error_of(const report& said) {
+  if (said.error == 0)
+    return {};
+  return said.text[0] != '\0' ? std::string{said.text} : std::string{std::strerror(said.error)};
 }
 
 void vm_process::on_report(const report& said, std::vector<owned_fd>& fds) {
@@ -172,21 +194,17 @@ void vm_process::on_report(const report& said, std::vector<owned_fd>& fds) {
     handles_.take(said.handles, fds);
     break;
   }
-  case report_kind::memory: {
-    auto node = memory_.extract(said.ticket);
-    if (!node.empty())
-      node.mapped()(said.bytes, said.error == 0        ? std::string{}
-                                : said.text[0] != '\0' ? std::string{said.text}
-                                                       : std::string{std::strerror(said.error)});
+  case report_kind::answered:
+    if (auto node = asked_.extract(said.ticket); !node.empty())
+      node.mapped()(said, fds);
     break;
-  }
   case report_kind::died: {
     std::string why = said.text;
     if (said.error != 0)
       why += std::string{": "} + std::strerror(said.error);
-    if (!why_.empty() && why_ != "QEMU has ended")
+    if (!why_.empty())
       why = why_ + " (" + why + ")";
-    if (std::string words = last_words(); !words.empty())
+    if (const std::string& words = last_words(); !words.empty())
       why += ": " + words;
     ended(std::move(why), said.out_of_memory != 0);
     break;
@@ -205,12 +223,15 @@ void vm_process::ended(std::string why, bool out_of_memory) {
   auto self = shared_from_this();
   why_ = std::move(why);
   out_of_memory_ = out_of_memory;
-  if (monitor_)
-    monitor_->close();
-  auto waiting = std::move(memory_);
-  memory_.clear();
-  for (auto& [ticket, done] : waiting)
-    done(0, "the machine is gone");
+  link_->loop().forget(errors_watch_);
+  errors_.reset();
+  let_go();
+  auto waiting = std::move(asked_);
+  asked_.clear();
+  for (auto& [ticket, done] : waiting) {
+    std::vector<owned_fd> none;
+    done(report_of_end(), none);
+  }
   if (told_.on_end && !std::exchange(told_end_, true))
     told_.on_end(why_, out_of_memory_);
 }
@@ -229,10 +250,6 @@ void vm_process::gone() {
   told_ = {};
   if (told.on_gone)
     told.on_gone();
-}
-
-void vm_process::launcher_gone() {
-  gone();
 }
 
 machine_usage vm_process::usage() const {

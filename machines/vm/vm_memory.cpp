@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/vm_memory.hpp"
+#include "machines/vm/vm_memory.hpp"
 
 #include "messages/fd.hpp"
 
@@ -224,6 +224,118 @@ outcome write_pages(int proc, pid_t pid, int from) {
     place += one.bytes;
   }
   return {.bytes = place};
+}
+
+namespace {
+
+/// Where the next data of a file is, from a place on; its size when there is none.
+std::uint64_t next_data(int fd, std::uint64_t at, std::uint64_t size) {
+  off_t found = ::lseek(fd, static_cast<off_t>(at), SEEK_DATA);
+  return found < 0 ? size : std::min(static_cast<std::uint64_t>(found), size);
+}
+
+/// Reads a part of a file that may be shorter: what is behind its end is nothing.
+bool read_padded(int fd, char* to, std::size_t size, std::uint64_t at) {
+  std::size_t have = 0;
+  while (have < size) {
+    ssize_t count = ::pread(fd, to + have, size - have, static_cast<off_t>(at + have));
+    if (count < 0 && errno == EINTR)
+      continue;
+    if (count < 0)
+      return false;
+    if (count == 0)
+      break;
+    have += static_cast<std::size_t>(count);
+  }
+  std::memset(to + have, 0, size - have);
+  return true;
+}
+
+void add_page(std::vector<run>& runs, std::uint64_t offset) {
+  if (!runs.empty() && runs.back().offset + runs.back().bytes == offset)
+    runs.back().bytes += page_bytes;
+  else
+    runs.push_back({.offset = offset, .bytes = page_bytes});
+}
+
+} // namespace
+
+outcome differences(int base, int memory, std::uint64_t memory_bytes, int to) {
+  // Their positions are moved: each has one of its own.
+  const std::string of = "/proc/self/fd/";
+  owned_fd first{::open((of + std::to_string(base)).c_str(), O_RDONLY | O_CLOEXEC)};
+  owned_fd second{::open((of + std::to_string(memory)).c_str(), O_RDONLY | O_CLOEXEC)};
+  if (!first || !second)
+    return failed("the memory to compare");
+  auto room = std::make_unique<char[]>(copy_bytes);
+  auto other = std::make_unique<char[]>(copy_bytes);
+  std::vector<run> runs;
+  for (std::uint64_t at = 0; at < memory_bytes; at += copy_bytes) {
+    at = std::min(next_data(first.get(), at, memory_bytes),
+                  next_data(second.get(), at, memory_bytes))
+         / copy_bytes * copy_bytes;
+    if (at >= memory_bytes)
+      break;
+    auto size = static_cast<std::size_t>(std::min<std::uint64_t>(copy_bytes, memory_bytes - at));
+    if (!read_padded(first.get(), room.get(), size, at)
+        || !read_padded(second.get(), other.get(), size, at))
+      return failed("comparing memory");
+    for (std::size_t page = 0; page < size; page += page_bytes)
+      if (std::memcmp(room.get() + page, other.get() + page, page_bytes) != 0)
+        add_page(runs, at + page);
+  }
+  head about{.magic = magic, .runs = runs.size(), .data_at = 0, .memory_bytes = memory_bytes};
+  std::uint64_t table = sizeof about + runs.size() * sizeof(run);
+  about.data_at = (table + page_bytes - 1) / page_bytes * page_bytes;
+  if (!write_all(to, &about, sizeof about, 0)
+      || !write_all(to, runs.data(), runs.size() * sizeof(run), sizeof about)
+      || ::ftruncate(to, static_cast<off_t>(about.data_at)) != 0)
+    return failed("writing pages");
+  std::uint64_t place = about.data_at;
+  for (const auto& one : runs) {
+    if (!copy(second.get(), one.offset, to, place, one.bytes, room.get()))
+      return failed("copying pages");
+    place += one.bytes;
+  }
+  return {.bytes = place};
+}
+
+outcome assemble(int base, int pages, int to) {
+  struct stat info {};
+  const std::string path = "/proc/self/fd/" + std::to_string(base);
+  owned_fd first{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (!first || ::fstat(base, &info) != 0 || ::ftruncate(to, info.st_size) != 0)
+    return failed("the memory to begin with");
+  const auto size = static_cast<std::uint64_t>(info.st_size);
+  auto room = std::make_unique<char[]>(copy_bytes);
+  const auto nothing = std::make_unique<char[]>(page_bytes);
+  for (std::uint64_t at = next_data(first.get(), 0, size) / page_bytes * page_bytes; at < size;
+       at = next_data(first.get(), at, size)) {
+    auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(copy_bytes, size - at));
+    if (!read_padded(first.get(), room.get(), wanted, at))
+      return failed("reading memory");
+    for (std::size_t page = 0; page < wanted; page += page_bytes) {
+      std::size_t part = std::min<std::size_t>(page_bytes, wanted - page);
+      if (std::memcmp(room.get() + page, nothing.get(), part) != 0
+          && !write_all(to, room.get() + page, part, at + page))
+        return failed("writing memory");
+    }
+    at += wanted;
+  }
+  if (pages < 0)
+    return {.bytes = size};
+  head about;
+  std::string why;
+  auto runs = read_runs(pages, size, about, why);
+  if (!why.empty())
+    return {.error = EBADMSG, .text = "the saved memory " + why};
+  std::uint64_t place = about.data_at;
+  for (const auto& one : runs) {
+    if (!copy(pages, place, to, one.offset, one.bytes, room.get()))
+      return failed("putting pages in place");
+    place += one.bytes;
+  }
+  return {.bytes = size};
 }
 
 } // namespace berth::machines::vm_memory

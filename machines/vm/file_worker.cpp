@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/file_worker.hpp"
+#include "machines/vm/file_worker.hpp"
 
 #include "config/threads.hpp"
 

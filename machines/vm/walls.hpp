@@ -10,8 +10,19 @@
 
 namespace berth::machines {
 
-/// All that the process needs to know that becomes a QEMU; made by the launcher.
+/// Which list of steps a process takes.
+enum class wall_kind {
+  /// QEMU, in the launcher's house.
+  qemu,
+  /// Firecracker, started directly by an ordinary user.
+  firecracker,
+  /// Firecracker's jailer, which builds the inner walls itself.
+  jailer,
+};
+
+/// All that the process needs to know that becomes a hypervisor; made by the launcher.
 struct wall_plan {
+  wall_kind kind = wall_kind::qemu;
   std::uint64_t number = 0;
   machine_limits limits;
   const cgroup_tree* cgroups = nullptr;
@@ -19,17 +30,20 @@ struct wall_plan {
   std::uint32_t uid = 0;
   std::string binary;
   std::vector<std::string> arguments;
+  /// Where it starts; empty: where the launcher is.
+  std::string directory;
   /// Standard error, then 3, 4 and so on.
   std::vector<int> descriptors;
   /// Where it says how far it got; closed by the exec.
   int side = -1;
 };
 
-/// Builds the walls around the calling process, the first of a new pid namespace, and becomes QEMU.
+/// Builds the walls around the calling process, the first of a new pid namespace, and becomes what
+/// the plan says.
 /// The list of steps in walls.cpp is the security argument.
 [[noreturn]] void become_vmm(const wall_plan& plan);
 
 /// What a report says that is not about success.
-std::string walls_failure(const wall_report& said);
+std::string walls_failure(wall_kind kind, const wall_report& said);
 
 } // namespace berth::machines

@@ -18,16 +18,29 @@ inline constexpr std::size_t argument_bytes_max = 16 * 1024;
 inline constexpr std::size_t arguments_max = 128;
 
 enum class request_kind : std::uint32_t {
-  /// Starts QEMU as `number`. The packet goes on with its arguments, each with a NUL at its end.
-  /// Descriptors: what becomes standard error, then 3, 4 and so on.
+  /// Starts a hypervisor as `number`. The packet goes on with texts, each with a NUL at its end: of
+  /// QEMU its arguments, of Firecracker the machine's name. Descriptors: what becomes standard
+  /// error, then 3, 4 and so on.
   launch = 1,
   /// Kills it. A number that is unknown, or is dying already, is no error.
   destroy,
   /// Writes the pages of its memory that are its own to the descriptor; see vm_memory.hpp. It must
-  /// stand still. Answered by `memory`.
+  /// stand still. Answered.
   read_memory,
-  /// Puts such pages into the memory of one that has not run yet. Answered by `memory`.
+  /// Puts such pages into the memory of one that has not run yet. Answered.
   write_memory,
+
+  // Of Firecracker, whose files the launcher keeps. All are answered.
+
+  /// Connects to the socket that is called `text` in the directory of `number`.
+  connect,
+  /// Takes the state that `number` has written, which has a number of its own from then on:
+  /// `state`.
+  keep,
+  /// Makes such a state of descriptors: memory, devices, and pages where there are any.
+  make,
+  /// The state is not needed any more. Not answered.
+  drop,
 };
 
 struct request {
@@ -39,8 +52,11 @@ struct request {
   std::uint64_t processes = 0;
   /// Of memory: the most that may be written.
   std::uint64_t bytes_max = 0;
+  /// Of Firecracker: the kept state that it is to begin with, 0: it boots; and whether its memory
+  /// comes by userfaultfd.
+  std::uint64_t state = 0;
   std::uint32_t argument_bytes = 0;
-  std::uint32_t reserved = 0;
+  std::uint32_t by_faults = 0;
 };
 
 enum class report_kind : std::uint32_t {
@@ -50,8 +66,8 @@ enum class report_kind : std::uint32_t {
   died,
   /// Nothing of it is left.
   gone,
-  /// Answer to a request about memory: `error` 0, or what went wrong in `text`.
-  memory,
+  /// Answer to a request that has a ticket: `error` 0, or what went wrong in `text`.
+  answered,
 };
 
 struct report {
@@ -64,6 +80,7 @@ struct report {
   /// The kernel ended something of it for lack of memory, so many times.
   std::uint64_t oom_kills = 0;
   std::uint64_t bytes = 0;
+  std::uint64_t state = 0;
   std::uint32_t out_of_memory = 0;
   std::uint32_t reserved = 0;
   char text[text_bytes_max] = {};

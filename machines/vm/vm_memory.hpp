@@ -47,6 +47,13 @@ outcome read_pages(int proc, pid_t pid, int to, std::uint64_t bytes_max);
 /// Puts the pages of such a file into the process's memory.
 outcome write_pages(int proc, pid_t pid, int from);
 
+/// Writes what of a memory differs from another's of the same size. Both are files, at most that
+/// long.
+outcome differences(int base, int memory, std::uint64_t memory_bytes, int to);
+/// Makes a whole memory in an empty file: what `base` holds, and the pages of such a file over it
+/// (-1: none). What is nothing stays a hole.
+outcome assemble(int base, int pages, int to);
+
 /// Reads the runs of a file of pages; empty `why` where they are sound for a memory of that size.
 std::vector<run> read_runs(int from, std::uint64_t memory_bytes, head& about, std::string& why);
 

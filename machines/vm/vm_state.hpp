@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/qemu/command_line.hpp"
+#include "machines/vm/vm_shape.hpp"
 #include "messages/fd.hpp"
 #include "messages/guest.hpp"
 
@@ -19,14 +19,23 @@ owned_fd reopen(int fd, int flags);
 /// Nobody writes it any more, nor changes its size. False while somebody has it mapped for writing.
 bool seal(int fd);
 
+/// What a hypervisor keeps of a state outside of its descriptors, as long as anybody has the state.
+/// On the reactor's thread.
+struct vm_keeping {
+  std::shared_ptr<const void> place;
+};
+
 /// Where a machine was when it was frozen. Never changes.
 struct vm_state {
-  /// Its processor's and its devices' state, as QEMU saves it.
+  /// Its processor's and its devices' state, as the hypervisor saves it.
   std::shared_ptr<const owned_fd> devices;
   /// The pages of its memory that differ from the template's; see vm_memory.hpp. None: it is the
   /// template's own state.
   std::shared_ptr<const owned_fd> pages;
   std::uint64_t pages_bytes = 0;
+  /// All of its memory instead, by hypervisors that save it whole.
+  std::shared_ptr<const owned_fd> whole;
+  std::shared_ptr<vm_keeping> keeping = std::make_shared<vm_keeping>();
 };
 
 /// A machine that was booted once, with its interpreters up, and frozen: what machines begin from.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machines/qemu/vm_state.hpp"
+#include "machines/vm/vm_state.hpp"
 
 #include <memory>
 #include <string>
@@ -26,8 +26,8 @@ outcome write_template(const std::string& path, const vm_template& from, std::st
 /// Reads one; its memory is sealed.
 std::shared_ptr<vm_template> read_template(const std::string& path, std::string& why);
 
-/// Writes a state to a file that is open for writing.
-outcome write_state(int to, const vm_state& from, const std::string& key,
+/// Writes a state of the template to a file that is open for writing.
+outcome write_state(int to, const vm_state& from, const vm_template& of,
                     const std::string& template_id, std::uint64_t bytes_max);
 /// A state as it was read.
 struct saved {

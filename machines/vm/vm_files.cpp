@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/vm_files.hpp"
+#include "machines/vm/vm_files.hpp"
 
 #include "machines/image/digest.hpp"
-#include "machines/qemu/vm_memory.hpp"
+#include "machines/vm/vm_memory.hpp"
 
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
@@ -332,16 +332,27 @@ std::shared_ptr<vm_template> read_template(const std::string& path, std::string&
   return made;
 }
 
-outcome write_state(int to, const vm_state& from, const std::string& key,
+outcome write_state(int to, const vm_state& from, const vm_template& of,
                     const std::string& template_id, std::uint64_t bytes_max) {
+  auto pages = from.pages;
+  if (!pages && from.whole) {
+    // Saved whole: what differs from the template is found by looking.
+    pages = std::make_shared<owned_fd>(make_memory_file("berth-vm-pages", 0));
+    auto found = vm_memory::differences(of.memory->get(), from.whole->get(),
+                                        of.shape.memory_mib << 20, pages->get());
+    if (found.error != 0)
+      return {.why = found.text};
+  }
+  if (!pages)
+    return {.why = "the state has no memory"};
   state_head head;
-  key.copy(head.key, sizeof head.key);
+  of.key.copy(head.key, sizeof head.key);
   template_id.copy(head.template_id, sizeof head.template_id);
   head.devices_bytes = size_of(from.devices->get());
-  head.pages_bytes = size_of(from.pages->get());
+  head.pages_bytes = size_of(pages->get());
   writer out{to, bytes_max};
   if (!out.add(&head, sizeof head) || !out.add_from(from.devices->get(), 0, head.devices_bytes)
-      || !out.add_from(from.pages->get(), 0, head.pages_bytes) || !out.end())
+      || !out.add_from(pages->get(), 0, head.pages_bytes) || !out.end())
     return {.why = error_of("writing a machine's state")};
   return {.bytes = out.bytes()};
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/walls.hpp"
+#include "machines/vm/walls.hpp"
 
 #include "machines/namespace/confine/confine.h"
 #include "machines/namespace/packet_link.hpp"
 
+#include <sys/mount.h>
 #include <sys/syscall.h>
 
 #include <cerrno>
@@ -14,9 +15,9 @@ namespace berth::machines {
 
 namespace {
 
-/// Identity of a QEMU as it sees itself.
+/// Identity of a hypervisor as it sees itself.
 constexpr std::uint32_t vmm_id = 1000;
-/// Descriptors that QEMU may have open.
+/// Descriptors that it may have open.
 constexpr std::uint64_t vmm_descriptors = 256;
 /// Where descriptors wait until the low numbers are free.
 constexpr int parked_from = 512;
@@ -43,7 +44,8 @@ int report_prepared(site& at) {
   return link.send_pod(report, fds) ? 0 : -EPIPE;
 }
 
-/// Nothing on standard input and output, what came with the request, nothing else.
+/// Nothing on standard input and output but what Firecracker's serial console says, what came with
+/// the request, nothing else.
 int settle_descriptors(site& at) {
   std::vector<int> parked;
   for (int fd : at.plan.descriptors) {
@@ -57,7 +59,8 @@ int settle_descriptors(site& at) {
   if (side < 0 || null < 0)
     return -errno;
   at.side = side;
-  if (::dup2(null, 0) < 0 || ::dup2(null, 1) < 0)
+  const bool console = at.plan.kind != wall_kind::qemu && !parked.empty();
+  if (::dup2(null, 0) < 0 || ::dup2(console ? parked.front() : null, 1) < 0)
     return -errno;
   int number = 2;
   for (int fd : parked)
@@ -80,7 +83,7 @@ int confine(site& at) {
   return berth_confine(&wanted, &at.detail);
 }
 
-int become_qemu(site& at) {
+int become_program(site& at) {
   std::vector<char*> arguments;
   for (const auto& one : at.plan.arguments)
     arguments.push_back(const_cast<char*>(one.c_str()));
@@ -91,9 +94,21 @@ int become_qemu(site& at) {
   return -errno;
 }
 
+/// The jailer looks into the /proc it finds, with its own number in the new pid namespace. Whole:
+/// it reads /proc/mounts.
+int own_whole_proc(site&) {
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return -errno;
+  return result(::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr));
+}
+
+int go_home(site& at) {
+  return result(::chdir(at.plan.directory.c_str()));
+}
+
 /// The security argument: each step stands on those before it, the first that fails ends the
 /// process, none is left out.
-constexpr wall_step<site> steps[] = {
+constexpr wall_step<site> qemu_steps[] = {
     {"tie to the launcher's life", [](site&) { return die_with_parent(); }},
     {"session and signals", [](site&) { return forget_parent(); }},
     {"cgroups", join_cgroups},
@@ -105,18 +120,64 @@ constexpr wall_step<site> steps[] = {
     {"descriptors", settle_descriptors},
     {"confinement", confine},
     {"tie to the launcher's life again", [](site&) { return die_with_parent(); }},
-    {"exec of QEMU", become_qemu},
+    {"exec of QEMU", become_program},
+};
+
+/// Firecracker without its jailer, for an ordinary user: it sees the host's files as that user
+/// does, and its own filter of system calls is what holds it.
+constexpr wall_step<site> firecracker_steps[] = {
+    {"tie to the launcher's life", [](site&) { return die_with_parent(); }},
+    {"session and signals", [](site&) { return forget_parent(); }},
+    {"cgroups", join_cgroups},
+    {"namespaces", [](site&) { return unshare_namespaces(); }},
+    {"proc", own_whole_proc},
+    {"report", report_prepared},
+    {"descriptors", settle_descriptors},
+    {"directory", go_home},
+    {"confinement", confine},
+    {"tie to the launcher's life again", [](site&) { return die_with_parent(); }},
+    {"exec of Firecracker", become_program},
+};
+
+/// The jailer changes root and identity itself, makes the devices, and becomes Firecracker. Its
+/// change of identity unties it from the launcher's life: what outlives a killed launcher is found
+/// in its cgroup by the next start.
+constexpr wall_step<site> jailer_steps[] = {
+    {"tie to the launcher's life", [](site&) { return die_with_parent(); }},
+    {"session and signals", [](site&) { return forget_parent(); }},
+    {"cgroups", join_cgroups},
+    {"namespaces", [](site&) { return unshare_namespaces(); }},
+    {"proc", own_whole_proc},
+    {"report", report_prepared},
+    {"descriptors", settle_descriptors},
+    {"exec of the jailer", become_program},
 };
 
 } // namespace
 
-std::string walls_failure(const wall_report& said) {
-  return failed_step(steps, said);
+std::string walls_failure(wall_kind kind, const wall_report& said) {
+  switch (kind) {
+  case wall_kind::firecracker:
+    return failed_step(firecracker_steps, said);
+  case wall_kind::jailer:
+    return failed_step(jailer_steps, said);
+  case wall_kind::qemu:
+    break;
+  }
+  return failed_step(qemu_steps, said);
 }
 
 void become_vmm(const wall_plan& plan) {
   site at{.plan = plan, .handles = {}, .side = plan.side};
-  take_steps(steps, at);
+  switch (plan.kind) {
+  case wall_kind::firecracker:
+    take_steps(firecracker_steps, at);
+  case wall_kind::jailer:
+    take_steps(jailer_steps, at);
+  case wall_kind::qemu:
+    break;
+  }
+  take_steps(qemu_steps, at);
 }
 
 } // namespace berth::machines

@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/template_maker.hpp"
-
-#include "machines/qemu/vm_memory.hpp"
-
-#include <sys/stat.h>
+#include "machines/vm/template_maker.hpp"
 
 #include <algorithm>
-#include <fcntl.h>
 
 namespace berth::machines {
 
 namespace {
 
-/// How long QEMU may take to answer.
-constexpr std::chrono::seconds answer_within{30};
 /// How long interpreters may take to come up. One that does not is left out.
 constexpr std::chrono::seconds prepared_within{30};
 /// How long after the end of its channel the end of a process may be told.
@@ -41,36 +34,35 @@ const char* idle_program(std::string_view language) {
 
 void template_maker::begin() {
   began_ = reactor::clock::now();
-  memory_ = make_memory_file(vm_memory::file_name, plan_.shape.memory_mib << 20);
-  devices_ = make_memory_file("berth-vm-devices", 0);
-  process_ = std::make_shared<vm_process>(link_);
-  vm_process::parts parts{
-      .arguments = boot_arguments(plan_.shape, plan_.boot),
-      .memory = std::make_shared<owned_fd>(::fcntl(memory_.get(), F_DUPFD_CLOEXEC, 3)),
-      .root = plan_.root,
-      .kernel = plan_.kernel,
-      .initrd = plan_.initrd,
-      .memory_bytes = plan_.process_memory_bytes,
-      .processes = plan_.processes};
-  if (!memory_ || !devices_ || !process_->start(parts)) {
-    process_.reset();
+  process_ = engine_.start(plan_.of);
+  if (!process_)
     return tell_failure("no memory for a template, or the launcher has ended", "");
-  }
   auto self = shared_from_this();
-  process_->tell({.on_event =
-                      [self](const qmp::event& happened) {
-                        if (happened.name == "SHUTDOWN" || happened.name == "GUEST_PANICKED")
-                          self->fail("the machine stopped while it booted");
-                      },
+  process_->tell({.on_stopped = [self] { self->fail("the machine stopped while it booted"); },
                   .on_end =
                       [self](const std::string& why, bool) {
                         if (!self->frozen_)
                           self->fail(why);
                       },
                   .on_gone = [self] { self->finish(); }});
-  channel_ = std::make_shared<guest_channel>(link_->loop(), process_->take_channel(),
-                                             std::size_t{1} << 20);
-  std::weak_ptr<template_maker> weak = self;
+  timer_ = loop_.after(plan_.within, [self] {
+    self->timer_ = 0;
+    self->fail(self->channel_ && self->channel_->greeted()
+                   ? "the machine was not ready to be frozen in time"
+                   : "the guest did not say hello in time");
+  });
+  process_->boot([self](owned_fd channel, const std::string& error) {
+    if (self->failing_)
+      return;
+    if (!error.empty())
+      return self->fail(error);
+    self->open_channel(std::move(channel));
+  });
+}
+
+void template_maker::open_channel(owned_fd socket) {
+  channel_ = std::make_shared<guest_channel>(loop_, std::move(socket), std::size_t{1} << 20);
+  std::weak_ptr<template_maker> weak = shared_from_this();
   channel_->open({.on_frame =
                       [weak](guest::from_guest frame) {
                         if (auto maker = weak.lock())
@@ -78,17 +70,11 @@ void template_maker::begin() {
                       },
                   .on_end =
                       [weak](std::string why) {
-                        // When QEMU died, that tells more, and follows.
+                        // When the process died, that tells more, and follows.
                         auto maker = weak.lock();
                         if (maker)
-                          maker->link_->loop().after(end_told_within,
-                                                     [maker, why] { maker->fail(why); });
+                          maker->loop_.after(end_told_within, [maker, why] { maker->fail(why); });
                       }});
-  timer_ = link_->loop().after(plan_.within, [self] {
-    self->timer_ = 0;
-    self->fail(self->channel_->greeted() ? "the machine was not ready to be frozen in time"
-                                         : "the guest did not say hello in time");
-  });
 }
 
 void template_maker::run(const std::string& language, const std::string& code) {
@@ -160,7 +146,7 @@ void template_maker::prepare() {
   }
   if (awaited_.empty())
     return try_next();
-  prepare_timer_ = link_->loop().after(prepared_within, [self = shared_from_this()] {
+  prepare_timer_ = loop_.after(prepared_within, [self = shared_from_this()] {
     self->prepare_timer_ = 0;
     self->awaited_.clear();
     self->try_next();
@@ -170,7 +156,7 @@ void template_maker::prepare() {
 /// Runs what does nothing in each language, so that its files are in the template's memory.
 void template_maker::try_next() {
   preparing_ = false;
-  link_->loop().cancel(prepare_timer_);
+  loop_.cancel(prepare_timer_);
   if (to_try_.empty())
     return freeze();
   std::string language = to_try_.back();
@@ -180,53 +166,31 @@ void template_maker::try_next() {
 
 void template_maker::freeze() {
   // What the guest does behind its last answer, it does before the picture is taken.
-  link_->loop().after(std::chrono::milliseconds{50}, [self = shared_from_this()] {
+  loop_.after(std::chrono::milliseconds{50}, [self = shared_from_this()] {
     if (self->failing_)
       return;
-    auto& monitor = self->process_->monitor();
-    monitor.ask("stop", nullptr, answer_within, [](const qmp::answer&) {});
-    owned_fd for_writing = reopen(self->devices_.get(), O_WRONLY);
-    monitor.ask(
-        "add-fd", nullptr, answer_within,
-        [self](const qmp::answer& said) {
-          auto set = qmp::number_in(said.value, "fdset-id");
-          if (!set)
-            return self->fail("QEMU did not take a descriptor: " + said.error);
-          self->save(*set);
-        },
-        for_writing.get());
+    if (self->process_->save_ends_channel())
+      self->channel_->close();
+    self->process_->freeze([self](const std::string& error) {
+      if (!error.empty())
+        return self->fail(error);
+      self->frozen_ = true;
+      self->channel_->close();
+      self->process_->kill();
+    });
   });
-}
-
-void template_maker::save(std::uint64_t fdset) {
-  process_->monitor().ask("xen-save-devices-state",
-                          {{"filename", "/dev/fdset/" + std::to_string(fdset)}, {"live", false}},
-                          answer_within, [self = shared_from_this()](const qmp::answer& said) {
-                            if (!said.error.empty())
-                              return self->fail("the machine's devices could not be saved: "
-                                                + said.error);
-                            self->frozen_ = true;
-                            self->channel_->close();
-                            self->process_->kill();
-                          });
 }
 
 /// The process is gone, and with it the last mapping for writing.
 void template_maker::finish() {
-  link_->loop().cancel(timer_);
-  link_->loop().cancel(prepare_timer_);
+  loop_.cancel(timer_);
+  loop_.cancel(prepare_timer_);
   if (!frozen_ || !done_)
     return;
-  owned_fd sealed = std::move(memory_);
-  if (!seal(sealed.get()) || !seal(devices_.get()))
-    return tell_failure("a template's memory could not be sealed", "");
-  struct stat info {};
-  if (::fstat(sealed.get(), &info) == 0)
-    made_->resident_bytes = static_cast<std::uint64_t>(info.st_blocks) * 512;
-  made_->shape = plan_.shape;
-  made_->key = plan_.key;
-  made_->memory = std::make_shared<owned_fd>(std::move(sealed));
-  made_->state.devices = std::make_shared<owned_fd>(std::move(devices_));
+  made_->shape = plan_.of.shape;
+  made_->key = plan_.of.key;
+  if (std::string why = process_->take_frozen(*made_); !why.empty())
+    return tell_failure(why, "");
   made_->made_us = microseconds(reactor::clock::now() - began_);
   auto done = std::exchange(done_, nullptr);
   done(made_, "");
@@ -240,19 +204,15 @@ void template_maker::fail(const std::string& why) {
     channel_->close();
   if (process_->dead())
     return tell_failure(why, "");
-  process_->monitor().ask("ringbuf-read", {{"device", "console"}, {"size", 65536}},
-                          std::chrono::seconds{2}, [self, why](const qmp::answer& said) {
-                            std::string console =
-                                said.value.is_string() ? said.value.get<std::string>() : "";
-                            if (console.size() > console_bytes)
-                              console.erase(0, console.size() - console_bytes);
-                            self->tell_failure(why, console);
-                          });
+  process_->console([self, why](const std::string& said) {
+    self->tell_failure(why, said.size() > console_bytes ? said.substr(said.size() - console_bytes)
+                                                        : said);
+  });
 }
 
 void template_maker::tell_failure(const std::string& why, const std::string& console) {
-  link_->loop().cancel(timer_);
-  link_->loop().cancel(prepare_timer_);
+  loop_.cancel(timer_);
+  loop_.cancel(prepare_timer_);
   if (process_)
     process_->kill();
   auto done = std::exchange(done_, nullptr);

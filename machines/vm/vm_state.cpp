@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "machines/qemu/vm_state.hpp"
+#include "machines/vm/vm_state.hpp"
 
 #include <sys/mman.h>
 

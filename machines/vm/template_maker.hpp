@@ -2,8 +2,8 @@
 #pragma once
 
 #include "machines/guest_channel.hpp"
-#include "machines/qemu/vm_process.hpp"
-#include "machines/qemu/vm_state.hpp"
+#include "machines/vm/vm_engine.hpp"
+#include "machines/vm/vm_state.hpp"
 
 #include <functional>
 #include <memory>
@@ -17,50 +17,43 @@ namespace berth::machines {
 class template_maker : public std::enable_shared_from_this<template_maker> {
 public:
   struct plan {
-    vm_shape shape;
-    vm_boot boot;
-    std::string key;
-    std::shared_ptr<const owned_fd> root;
-    std::shared_ptr<const owned_fd> kernel;
-    std::shared_ptr<const owned_fd> initrd;
+    vm_plan of{};
     /// Languages whose interpreters shall wait.
-    std::vector<std::string> warm;
+    std::vector<std::string> warm{"bash", "python", "python_kernel", "javascript"};
     /// A Bash program to run first; may be empty.
     std::string start;
     std::chrono::milliseconds within{60'000};
-    std::uint64_t process_memory_bytes = 0;
-    std::uint64_t processes = 0;
   };
   /// The template, or none and why.
   using done_handler = std::function<void(std::shared_ptr<const vm_template>, std::string why)>;
 
-  template_maker(std::shared_ptr<launcher_link> link, plan wanted, done_handler done)
-    : link_(std::move(link))
+  template_maker(reactor& loop, vm_engine& by, plan wanted, done_handler done)
+    : loop_(loop)
+    , engine_(by)
     , plan_(std::move(wanted))
     , done_(std::move(done)) {}
 
   void begin();
 
 private:
+  void open_channel(owned_fd socket);
   void on_frame(guest::from_guest frame);
   void after_hello();
   void run_start();
   void prepare();
   void try_next();
   void freeze();
-  void save(std::uint64_t fdset);
   void finish();
   void fail(const std::string& why);
   void tell_failure(const std::string& why, const std::string& console);
   void run(const std::string& language, const std::string& code);
 
-  const std::shared_ptr<launcher_link> link_;
+  reactor& loop_;
+  vm_engine& engine_;
   const plan plan_;
   done_handler done_;
-  std::shared_ptr<vm_process> process_;
+  std::shared_ptr<virtual_machine> process_;
   std::shared_ptr<guest_channel> channel_;
-  owned_fd memory_;
-  owned_fd devices_;
   std::shared_ptr<vm_template> made_ = std::make_shared<vm_template>();
   reactor::clock::time_point began_;
   reactor::token timer_ = 0;
