@@ -5,6 +5,7 @@
 #include "actors/ids.hpp"
 #include "actors/job_end.hpp"
 #include "actors/rush_meter.hpp"
+#include "config/kinds.hpp"
 #include "config/languages.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
@@ -190,9 +191,10 @@ expected<job_order> gateway_state::admit(run& request) const {
   if (!language)
     return fail(ec::unsupported, "language: " + request.language
                                      + " is not one of python, javascript, bash, rust, go");
-  if (error why = check_served(parts_.machine_kind, request.kind, request.isolation,
-                               find_vm_type(*parts_.config, request.vm_type)))
-    return why;
+  if (auto kind = choose_kind(parts_.kinds, request.kind, request.isolation,
+                              find_vm_type(*parts_.config, request.vm_type));
+      !kind)
+    return kind.error();
   auto limits = resolve_limits(request, *parts_.config);
   if (!limits)
     return limits.error();
@@ -531,7 +533,7 @@ caf::result<health_info> gateway_state::on_health() {
                                                            : "healthy",
                              .version = version,
                              .uptime_ms = static_cast<std::uint64_t>(unix_ms() - started_at_ms_),
-                             .machine_kind = parts_.machine_kind,
+                             .machine_kind = list_kinds(parts_.kinds),
                              .isolation = parts_.isolation,
                              .jobs_alive = static_cast<std::uint32_t>(jobs_.size()),
                              .machines = pool.machines,

@@ -31,7 +31,8 @@ struct gateway_parts {
   validator_actor validator;
   history_actor history;
   stream_hub_actor hub;
-  std::string machine_kind;
+  /// Kinds of machines that are served, the server's own first.
+  std::vector<std::string> kinds;
   /// What holds a machine, for health.
   std::vector<std::string> isolation;
   /// Whether anybody wants to hear of events; without it nobody does.

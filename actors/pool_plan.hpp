@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -52,16 +53,20 @@ public:
 
   /// Flavours to start now, most urgent first, at most `room` of them. `hurry` tops up to the
   /// target; without it only what is missing for waiting jobs or wholly out of stock is started, so
-  /// that a running job does not share its CPU with a refill.
-  std::vector<std::string> to_start(const std::map<std::string, stock>& stocks, std::uint32_t room,
-                                    bool hurry) const {
+  /// that a running job does not share its CPU with a refill. Flavours that `may_start` refuses are
+  /// left out, and take nobody's place.
+  std::vector<std::string> to_start(
+      const std::map<std::string, stock>& stocks, std::uint32_t room, bool hurry,
+      const std::function<bool(const std::string&)>& may_start = [](const auto&) {
+        return true;
+      }) const {
     std::vector<std::string> chosen;
     std::uint32_t starting = 0;
     for (const auto& [flavour, s] : stocks)
       starting += s.starting;
     auto allowed = [&] { return chosen.size() < room && starting + chosen.size() < starting_max_; };
     for (const auto& [flavour, s] : stocks)
-      for (std::uint32_t n = s.starting; n < s.waiting && allowed(); ++n)
+      for (std::uint32_t n = s.starting; n < s.waiting && allowed() && may_start(flavour); ++n)
         chosen.push_back(flavour);
     auto flavours = base_;
     for (const auto& [flavour, level] : demand_)
@@ -70,7 +75,7 @@ public:
       auto found = stocks.find(flavour);
       stock s = found == stocks.end() ? stock{} : found->second;
       std::uint32_t spare = s.idle + std::max(s.starting, s.waiting) - s.waiting;
-      if (!hurry && spare > 0)
+      if ((!hurry && spare > 0) || !may_start(flavour))
         continue;
       for (; spare < target(flavour) && allowed(); ++spare)
         chosen.push_back(flavour);

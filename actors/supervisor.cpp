@@ -10,6 +10,7 @@
 #include "actors/slot.hpp"
 #include "actors/slot_job.hpp"
 #include "actors/state_desk.hpp"
+#include "config/kinds.hpp"
 #include "config/limits.hpp"
 #include "config/log.hpp"
 
@@ -34,6 +35,7 @@ using clock = std::chrono::steady_clock;
 /// A job that waits for its place or runs in it.
 struct placed_job {
   job_order order;
+  berth::flavour flavour; // what serves it best
   caf::typed_response_promise<outcome> promise;
   clock::time_point since;
   std::optional<std::uint32_t> slot; // once it runs
@@ -44,7 +46,7 @@ struct slot_record {
   slot_actor actor;
   slot_state state = slot_state::empty;
   std::string machine;
-  std::string warm;
+  berth::flavour flavour; // its kind stays with the actor while it is empty
   std::string session;    // the session that holds it
   std::uint32_t jobs = 0; // jobs that run in it
   bool one_shot = false;  // leased for one job
@@ -96,24 +98,40 @@ private:
   void on_job_done(const std::string& job, outcome result);
   void end_unplaced(std::string job, job_state state, std::string detail);
   void serve_waiting();
-  void forget_waiting(const std::string& language);
-  std::optional<std::uint32_t> find_idle(const std::string& language) const;
+  void forget_waiting(const flavour& of);
+  std::optional<std::uint32_t> find_idle(const flavour& wanted) const;
 
   // Machines.
   std::optional<std::uint32_t> empty_place();
-  bool start_machine(const std::string& machine, const std::string& warm, const job_limits& limits,
+  machines::machine_source* source_of(std::string_view kind) const;
+  std::string name_of(const flavour& which) const {
+    return which.name(parts_.sources.front()->kind());
+  }
+  flavour flavour_of(const std::string& label) const {
+    return flavour::of(label, parts_.sources.front()->kind());
+  }
+  expected<std::string> kind_for(std::string_view kind, std::string_view isolation,
+                                 const std::string& vm_type) const;
+  bool may_start(const std::string& kind) const {
+    auto found = restarts_.find(kind);
+    return found != restarts_.end() && found->second.may_start(now());
+  }
+  void prepare_slot(std::uint32_t place, machines::machine_source& source);
+  bool start_machine(const std::string& machine, flavour of, const job_limits& limits,
                      machine_files files = {});
   void lease(std::uint32_t slot);
   void release(std::uint32_t slot);
   void refill_soon(bool hurry);
   void refill(bool hurry);
+  void make_room();
   void shrink();
   std::map<std::string, pool_plan::stock> stocks() const;
 
   // Sessions.
-  static caf::result<session_info> info_for(const find_session& job, const session_info& session);
-  error admit_session(const open_session& request, const std::string& title);
-  session_record& make_session(const open_session& request, std::string title);
+  caf::result<session_info> info_for(const find_session& job, const session_info& session) const;
+  /// The kind of the new session's machine, or why there can be none.
+  expected<std::string> admit_session(const open_session& request, const std::string& title);
+  session_record& make_session(const open_session& request, std::string title, std::string kind);
   session_record* find_by(const std::string& any);
   void seat(session_record& session);
   void begin_close(session_record& session);
@@ -122,6 +140,8 @@ private:
   void start_session_machine(session_record& session);
   void seat_waiting();
   void wake(session_record& session);
+  void refuse_homeless(session_record& session);
+  std::string why_homeless(const session_info& session) const;
   void adopt_past();
   template <class Reply, class F>
   caf::result<Reply> in_session(const std::string& any, F ask);
@@ -159,18 +179,19 @@ private:
 
   supervisor_actor::pointer self_ = nullptr;
   supervisor_parts parts_;
+  std::vector<std::string> kinds_; // those of the sources
   std::vector<slot_record> slots_;
   std::unordered_map<std::string, placed_job> jobs_;
   std::list<std::string> waiting_;                  // one-shot jobs without a machine, oldest first
-  std::map<std::string, std::uint32_t> waiting_of_; // how many of them, by language; no zeros
+  std::map<std::string, std::uint32_t> waiting_of_; // how many of them, by flavour; no zeros
   std::map<std::string, session_record> sessions_;
   std::set<std::string> unseated_; // sessions that found no place for their machine
   std::unique_ptr<state_desk> desk_;
   std::unordered_map<std::string, std::string> by_name_;
   std::unordered_map<std::string, std::string> by_agent_;
-  std::map<std::string, std::uint32_t> alive_; // one-shot jobs by language
+  std::map<std::string, std::uint32_t> alive_; // one-shot jobs by flavour
   pool_plan plan_{{}, 0, 0};
-  restart_policy restarts_{0};
+  std::map<std::string, restart_policy> restarts_; // by kind: one that fails holds up no other
   binary_cache binaries_{limits::binary_cache_bytes_max};
   pool_info totals_;
   caf::typed_response_promise<drained> draining_;
@@ -198,8 +219,17 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
   self_ = self;
   parts_ = std::move(parts);
   const pool_settings& pool = parts_.config->pool;
-  plan_ = pool_plan{pool.warm, pool.warm_max, limits::machines_starting_max};
-  restarts_ = restart_policy{pool.restarts_per_minute_max};
+  for (const auto* source : parts_.sources)
+    kinds_.emplace_back(source->kind());
+  for (const auto& kind : kinds_)
+    restarts_.emplace(kind, restart_policy{pool.restarts_per_minute_max});
+  std::map<std::string, std::uint32_t> ready;
+  for (const auto& [label, count] : pool.warm) {
+    flavour each = flavour_of(label);
+    if (source_of(each.kind) != nullptr)
+      ready[name_of(each)] = std::max(ready[name_of(each)], count);
+  }
+  plan_ = pool_plan{std::move(ready), pool.warm_max, limits::machines_starting_max};
   slots_.resize(pool.slots_max);
   desk_ = std::make_unique<state_desk>(
       self, *this,
@@ -290,35 +320,41 @@ caf::result<outcome> supervisor_state::on_place(place_job& request) {
     promise.deliver(caf::make_error(
         ec::no_capacity, std::to_string(waiting_.size()) + " jobs wait for a machine already",
         static_cast<std::uint32_t>(limits::retry_after.count())));
+  } else if (auto kind = kind_for(wanted.kind, wanted.isolation, wanted.vm_type); !kind) {
+    jobs_.erase(id);
+    promise.deliver(kind.error());
   } else {
-    std::uint32_t alive = ++alive_[wanted.language];
-    plan_.note_demand(wanted.language, alive);
+    job.flavour = {.kind = std::move(*kind), .warm = wanted.language};
+    std::string label = name_of(job.flavour);
+    std::uint32_t alive = ++alive_[label];
+    plan_.note_demand(label, alive);
     waiting_.push_back(id);
-    ++waiting_of_[wanted.language];
+    ++waiting_of_[label];
     serve_waiting();
   }
   return promise;
 }
 
-/// Gives machines to waiting one-shot jobs, in order. A job whose language has no machine now does
-/// not hold up those of other languages.
+/// Gives machines to waiting one-shot jobs, in order. A job whose flavour has no machine now does
+/// not hold up those of others.
 void supervisor_state::serve_waiting() {
   std::vector<std::string> none_for;
   for (auto place = waiting_.begin(); place != waiting_.end();) {
     const std::string id = *place;
-    const std::string language = jobs_.at(id).order.request.language;
-    bool hopeless = std::ranges::find(none_for, language) != none_for.end();
-    auto slot = hopeless ? std::nullopt : find_idle(language);
+    const flavour wanted = jobs_.at(id).flavour;
+    const std::string label = name_of(wanted);
+    bool hopeless = std::ranges::find(none_for, label) != none_for.end();
+    auto slot = hopeless ? std::nullopt : find_idle(wanted);
     if (!slot) {
       if (!hopeless)
-        none_for.push_back(language);
+        none_for.push_back(label);
       if (none_for.size() >= waiting_of_.size()) // nobody who waits can be served
         break;
       ++place;
       continue;
     }
     place = waiting_.erase(place);
-    forget_waiting(language);
+    forget_waiting(wanted);
     lease(*slot);
     slots_[*slot].one_shot = true;
     run_in(*slot, id, true);
@@ -326,27 +362,31 @@ void supervisor_state::serve_waiting() {
   refill_soon(false);
 }
 
-void supervisor_state::forget_waiting(const std::string& language) {
-  auto found = waiting_of_.find(language);
+void supervisor_state::forget_waiting(const flavour& of) {
+  auto found = waiting_of_.find(name_of(of));
   if (found != waiting_of_.end() && --found->second == 0)
     waiting_of_.erase(found);
 }
 
-/// An idle machine for a job: its language warm, else a plain one. Another language's is taken only
-/// when none of the job's own is on its way: it would be wasted and have to be made anew.
-std::optional<std::uint32_t> supervisor_state::find_idle(const std::string& language) const {
+/// An idle machine of the kind for a job: its language warm, else a plain one. Another language's
+/// is taken only when none of the job's own is on its way: it would be wasted and have to be made
+/// anew.
+std::optional<std::uint32_t> supervisor_state::find_idle(const flavour& wanted) const {
   std::optional<std::uint32_t> plain;
   std::optional<std::uint32_t> other;
   bool coming = false;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     const slot_record& slot = slots_[i];
-    if (slot.state == slot_state::starting && slot.session.empty() && slot.warm == language)
+    if (slot.flavour.kind != wanted.kind)
+      continue;
+    if (slot.state == slot_state::starting && slot.session.empty()
+        && slot.flavour.warm == wanted.warm)
       coming = true;
     if (slot.state != slot_state::idle)
       continue;
-    if (slot.warm == language)
+    if (slot.flavour.warm == wanted.warm)
       return i;
-    (slot.warm.empty() ? plain : other) = i;
+    (slot.flavour.warm.empty() ? plain : other) = i;
   }
   return plain || coming ? plain : other;
 }
@@ -408,7 +448,7 @@ void supervisor_state::on_job_done(const std::string& id, outcome result) {
       release(*job.slot);
   }
   if (wanted.session.empty()) {
-    --alive_[wanted.language];
+    --alive_[name_of(job.flavour)];
   } else if (session_record* session = find_by(wanted.session)) {
     --session->info.jobs_alive;
     ++session->info.jobs_run;
@@ -435,7 +475,7 @@ void supervisor_state::end_unplaced(std::string id, job_state state, std::string
   result.state = state;
   result.detail = std::move(detail);
   if (!job.slot && waiting_.remove(id) > 0)
-    forget_waiting(job.order.request.language);
+    forget_waiting(job.flavour);
   on_job_done(id, std::move(result));
 }
 
@@ -482,29 +522,50 @@ std::optional<std::uint32_t> supervisor_state::empty_place() {
   return std::nullopt;
 }
 
-bool supervisor_state::start_machine(const std::string& machine, const std::string& warm,
+/// The source of a kind; null when it is not served.
+machines::machine_source* supervisor_state::source_of(std::string_view kind) const {
+  auto found = std::ranges::find(parts_.sources, kind, &machines::machine_source::kind);
+  return found == parts_.sources.end() ? nullptr : *found;
+}
+
+expected<std::string> supervisor_state::kind_for(std::string_view kind, std::string_view isolation,
+                                                 const std::string& vm_type) const {
+  return choose_kind(kinds_, kind, isolation, find_vm_type(*parts_.config, vm_type));
+}
+
+/// Sees to it that an empty place has an actor for machines of the source.
+void supervisor_state::prepare_slot(std::uint32_t place, machines::machine_source& source) {
+  slot_record& slot = slots_[place];
+  if (slot.actor && slot.flavour.kind == source.kind())
+    return;
+  if (slot.actor) // it holds no machine
+    self_->send_exit(slot.actor, caf::exit_reason::user_shutdown);
+  slot.actor =
+      spawn_slot(self_->system(), {.number = place,
+                                   .source = &source,
+                                   .supervisor = caf::actor_cast<supervisor_actor>(self_),
+                                   .hub = parts_.hub,
+                                   .start_timeout_ms = parts_.config->pool.start_timeout_ms});
+}
+
+bool supervisor_state::start_machine(const std::string& machine, flavour of,
                                      const job_limits& limits, machine_files files) {
   auto place = empty_place();
-  if (!place || is_draining_ || !restarts_.may_start(now()))
+  machines::machine_source* source = source_of(of.kind);
+  if (!place || source == nullptr || is_draining_ || !may_start(of.kind))
     return false;
+  prepare_slot(*place, *source);
   slot_record& slot = slots_[*place];
-  if (!slot.actor)
-    slot.actor =
-        spawn_slot(self_->system(), {.number = *place,
-                                     .source = parts_.source,
-                                     .supervisor = caf::actor_cast<supervisor_actor>(self_),
-                                     .hub = parts_.hub,
-                                     .start_timeout_ms = parts_.config->pool.start_timeout_ms});
   slot.state = slot_state::starting;
   slot.machine = machine;
-  slot.warm = warm;
+  slot.flavour = std::move(of);
   slot.session.clear();
   slot.one_shot = false;
   slot.jobs = 0;
   slot.limits = limits;
   ++totals_.started_total;
   fill_slot order{.machine = machine,
-                  .warm = warm,
+                  .warm = slot.flavour.warm,
                   .memory_mib = limits.memory_mib,
                   .processes = limits.processes,
                   .disk_mib = limits.disk_mib,
@@ -536,12 +597,12 @@ std::map<std::string, pool_plan::stock> supervisor_state::stocks() const {
     if (!slot.session.empty())
       continue;
     if (slot.state == slot_state::idle)
-      ++all[slot.warm].idle;
+      ++all[name_of(slot.flavour)].idle;
     if (slot.state == slot_state::starting)
-      ++all[slot.warm].starting;
+      ++all[name_of(slot.flavour)].starting;
   }
-  for (const auto& [language, count] : waiting_of_)
-    all[language].waiting = count;
+  for (const auto& [label, count] : waiting_of_)
+    all[label].waiting = count;
   return all;
 }
 
@@ -554,19 +615,40 @@ void supervisor_state::refill_soon(bool hurry) {
 
 /// Starts the machines that the plan asks for.
 void supervisor_state::refill(bool hurry) {
-  if (is_draining_ || !restarts_.may_start(now()))
+  if (is_draining_)
     return;
   auto room = static_cast<std::uint32_t>(std::ranges::count_if(
       slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
-  for (const auto& flavour : plan_.to_start(stocks(), room, hurry))
-    start_machine("vm-" + new_hex_id(), flavour, machine_limits(*parts_.config));
+  for (const auto& label : plan_.to_start(stocks(), room, hurry, [this](const std::string& each) {
+         return may_start(flavour_of(each).kind);
+       }))
+    start_machine("vm-" + new_hex_id(), flavour_of(label), machine_limits(*parts_.config));
+  if (room == 0 && !waiting_of_.empty())
+    make_room();
+}
+
+/// Where every place is taken, an idle machine gives way to one of another kind that a job waits
+/// for. One of the job's own kind would have been given to it.
+void supervisor_state::make_room() {
+  for (const auto& [label, stock] : stocks())
+    if (stock.waiting > 0 && stock.starting > 0)
+      return; // what comes will free a place when it is used
+  for (const slot_record& slot : slots_)
+    if (slot.state == slot_state::ending)
+      return;
+  auto idle = std::ranges::find_if(slots_, [](const slot_record& slot) {
+    return slot.state == slot_state::idle && slot.session.empty();
+  });
+  if (idle != slots_.end())
+    release(static_cast<std::uint32_t>(idle - slots_.begin()));
 }
 
 /// Ends machines that nobody asks for any more.
 void supervisor_state::shrink() {
-  for (const auto& flavour : plan_.to_end(stocks())) {
+  for (const auto& label : plan_.to_end(stocks())) {
     auto spare = std::ranges::find_if(slots_, [&](const slot_record& slot) {
-      return slot.state == slot_state::idle && slot.session.empty() && slot.warm == flavour;
+      return slot.state == slot_state::idle && slot.session.empty()
+             && name_of(slot.flavour) == label;
     });
     if (spare != slots_.end())
       release(static_cast<std::uint32_t>(spare - slots_.begin()));
@@ -580,7 +662,7 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
   switch (message.state) {
   case slot_state::idle:
     slot.state = slot_state::idle;
-    restarts_.on_success();
+    restarts_.at(slot.flavour.kind).on_success();
     tell("vm." + slot.machine, slot.machine, "idle");
     if (session_record* session = find_by(slot.session))
       seat(*session);
@@ -590,7 +672,7 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
   case slot_state::ending: {
     // Lost. Before it served anybody that is a failure of the host, not of a job.
     if (slot.state == slot_state::starting || slot.state == slot_state::idle) {
-      restarts_.on_failure(now());
+      restarts_.at(slot.flavour.kind).on_failure(now());
       log::error("supervisor", "a machine failed before it served",
                  {{"machine", slot.machine}, {"why", message.detail}});
     }
@@ -657,26 +739,28 @@ session_record* supervisor_state::find_by(const std::string& any) {
   return nullptr;
 }
 
-error supervisor_state::admit_session(const open_session& request, const std::string& title) {
+expected<std::string> supervisor_state::admit_session(const open_session& request,
+                                                      const std::string& title) {
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains");
   if (error why = room_for(1))
     return why;
-  if (error why = check_served(parts_.source->kind(), request.kind, request.isolation,
-                               find_vm_type(*parts_.config, request.vm_type)))
-    return why;
+  auto kind = kind_for(request.kind, request.isolation, request.vm_type);
+  if (!kind)
+    return kind.error();
   if (title.size() > limits::name_bytes_max || title.find('\0') != std::string::npos)
     return fail(ec::malformed, "name: must have at most " + std::to_string(limits::name_bytes_max)
                                    + " bytes and no NUL");
   if (!title.empty() && by_name_.contains(title))
     return fail(ec::already_exists, "name: " + title + " is in use");
-  return {};
+  return kind;
 }
 
-session_record& supervisor_state::make_session(const open_session& request, std::string title) {
+session_record& supervisor_state::make_session(const open_session& request, std::string title,
+                                               std::string kind) {
   vm_type type = find_vm_type(*parts_.config, request.vm_type);
   // An idle machine lends the session its digits; else they are new.
-  auto idle = find_idle("python");
+  auto idle = find_idle({.kind = kind, .warm = "python"});
   std::string id = idle ? session_of_machine(slots_[*idle].machine) : "s-" + new_hex_id();
   session_record& session = sessions_[id];
   session_info& info = session.info;
@@ -684,7 +768,7 @@ session_record& supervisor_state::make_session(const open_session& request, std:
   info.name = title.empty() ? id : std::move(title);
   info.agent_id = request.agent_id;
   info.machine = machine_of_session(id);
-  info.machine_kind = std::string{parts_.source->kind()};
+  info.machine_kind = std::move(kind);
   info.vm_type = request.vm_type;
   info.created_at_ms = unix_ms();
   touch(session);
@@ -751,7 +835,7 @@ void supervisor_state::start_session_machine(session_record& session) {
         return release(i);
     return;
   }
-  if (!restarts_.may_start(now()))
+  if (!may_start(info.machine_kind))
     return;
   auto files = desk_->files_for(info.session);
   if (!files)
@@ -761,7 +845,8 @@ void supervisor_state::start_session_machine(session_record& session) {
                     .processes = info.processes,
                     .output_bytes = 0,
                     .disk_mib = info.disk_mib};
-  if (start_machine(info.machine, "python", limits, std::move(*files))) {
+  if (start_machine(info.machine, {.kind = info.machine_kind, .warm = "python"}, limits,
+                    std::move(*files))) {
     slots_[*place].session = info.session;
     session.slot = place;
     unseated_.erase(info.session);
@@ -780,9 +865,31 @@ void supervisor_state::seat_waiting() {
 void supervisor_state::wake(session_record& session) {
   if (!desk_->asleep(session.info.session))
     return;
+  if (source_of(session.info.machine_kind) == nullptr)
+    return refuse_homeless(session);
   desk_->wake(session.info.session);
   touch(session);
   seat(session);
+}
+
+/// Answers all who wait for a session of a former server whose kind of machine this one does not
+/// serve. It stays asleep, with its states, for a server that does.
+void supervisor_state::refuse_homeless(session_record& session) {
+  const std::string why = why_homeless(session.info);
+  for (const auto& id : std::exchange(session.queue, {}))
+    if (state_desk::is_step(id))
+      desk_->cancel_step(id);
+    else
+      end_unplaced(id, job_state::machine_lost, why);
+  for (auto& promise : std::exchange(session.opening, {}))
+    promise.deliver(fail(ec::isolation_unavailable, why));
+  for (auto& each : std::exchange(session.when_ready, {}))
+    each();
+}
+
+std::string supervisor_state::why_homeless(const session_info& session) const {
+  return "session: its machine is of kind " + session.machine_kind
+         + ", which is not served now; kinds that are: " + list_kinds(kinds_);
 }
 
 /// Starts jobs of a session as far as they may run at once, behind what else waited for it.
@@ -832,13 +939,19 @@ void supervisor_state::run_queue(session_record& session) {
 
 /// A session for a job, if the job can be one of its jobs.
 caf::result<session_info> supervisor_state::info_for(const find_session& job,
-                                                     const session_info& session) {
+                                                     const session_info& session) const {
   vm_type machine{.memory_mib = session.memory_mib,
                   .processes = session.processes,
                   .disk_mib = session.disk_mib,
                   .kind = {}};
   if (error why = check_in_session(job, machine))
     return why;
+  // The session's machine serves the job, or nothing does.
+  vm_type named = job.vm_type.empty() ? vm_type{} : find_vm_type(*parts_.config, job.vm_type);
+  if (check_served(session.machine_kind, job.kind, job.isolation, named))
+    return fail(ec::isolation_unavailable,
+                "session: its machine is of kind " + session.machine_kind
+                    + ", and is not what this job asks for by kind, isolation or vm_type");
   return session;
 }
 
@@ -860,18 +973,20 @@ caf::result<session_info> supervisor_state::on_find(const find_session& request)
   open.kind = request.kind;
   open.isolation = request.isolation;
   std::string unnamed;
-  if (error why = admit_session(open, unnamed))
-    return why;
+  auto kind = admit_session(open, unnamed);
+  if (!kind)
+    return kind.error();
   if (error why = check_in_session(request, find_vm_type(*parts_.config, request.vm_type)))
     return why;
-  return make_session(open, {}).info;
+  return make_session(open, {}, std::move(*kind)).info;
 }
 
 caf::result<session_info> supervisor_state::on_open(const open_session& request) {
   std::string title = request.name;
-  if (error why = admit_session(request, title))
-    return why;
-  session_record& session = make_session(request, std::move(title));
+  auto kind = admit_session(request, title);
+  if (!kind)
+    return kind.error();
+  session_record& session = make_session(request, std::move(title), std::move(*kind));
   if (session.info.state == session_state::ready)
     return session.info;
   session.opening.push_back(self_->make_response_promise<session_info>());
@@ -968,7 +1083,9 @@ caf::result<Reply> supervisor_state::delegate_to(const std::string& any, const R
   if (!is_over) { // asked again when it is
     session->when_ready.push_back([this, promise, request, id]() mutable {
       session_record* awake = find_by(id);
-      if (awake == nullptr || !awake->slot)
+      if (awake != nullptr && source_of(awake->info.machine_kind) == nullptr)
+        promise.deliver(fail(ec::isolation_unavailable, why_homeless(awake->info)));
+      else if (awake == nullptr || !awake->slot)
         promise.deliver(fail(ec::conflict, "session: it was closed"));
       else
         ask_slot<Reply>(*awake, request, promise);
@@ -1037,6 +1154,8 @@ void supervisor_state::adopt_past() {
   for (session_info& past : parts_.past_sessions) {
     session_record& session = sessions_[past.session];
     session.info = std::move(past);
+    if (session.info.machine_kind.empty()) // written before there were several kinds in one server
+      session.info.machine_kind = kinds_.front();
     session.last_used = now();
     by_name_[session.info.name] = session.info.session;
     if (!session.info.agent_id.empty())
@@ -1055,6 +1174,8 @@ caf::result<Reply> supervisor_state::in_session(const std::string& any, F ask) {
     return fail(ec::not_found, "session: there is no session " + any);
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains");
+  if (source_of(session->info.machine_kind) == nullptr)
+    return fail(ec::isolation_unavailable, why_homeless(session->info));
   touch(*session);
   return ask(session->info.session);
 }
@@ -1204,8 +1325,9 @@ pool_info supervisor_state::on_pool() const {
   info.sessions = static_cast<std::uint32_t>(sessions_.size());
   info.waiting = static_cast<std::uint32_t>(waiting_.size());
   info.waiting_max = parts_.config->pool.waiting_max;
-  info.breaker_open = restarts_.breaker_open(now());
-  info.machine_kind = std::string{parts_.source->kind()};
+  info.breaker_open = std::ranges::any_of(
+      restarts_, [&](const auto& each) { return each.second.breaker_open(now()); });
+  info.machine_kind = list_kinds(kinds_);
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     const slot_record& slot = slots_[i];
     if (slot.state == slot_state::empty)
@@ -1217,7 +1339,7 @@ pool_info supervisor_state::on_pool() const {
                           .state = slot.state,
                           .machine = slot.machine,
                           .session = slot.session,
-                          .warm = slot.warm});
+                          .warm = name_of(slot.flavour)});
   }
   return info;
 }
@@ -1251,8 +1373,9 @@ void supervisor_state::on_tick() {
       late.push_back(id);
   for (const auto& id : late)
     end_unplaced(id, job_state::machine_lost,
-                 restarts_.breaker_open(time) ? "machines fail to start; see `berth doctor`"
-                                              : "no machine came free in time");
+                 restarts_.at(jobs_.at(id).flavour.kind).breaker_open(time)
+                     ? "machines fail to start; see `berth doctor`"
+                     : "no machine came free in time");
   std::vector<std::string> idle;
   std::chrono::milliseconds idle_time{parts_.config->pool.session_idle_ms};
   std::chrono::milliseconds pause_time{parts_.config->pool.session_pause_ms};

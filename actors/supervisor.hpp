@@ -14,10 +14,12 @@
 
 namespace berth {
 
-/// What the SUPERVISOR depends on. The source outlives it and its slots.
+/// What the SUPERVISOR depends on. The sources outlive it and its slots.
 struct supervisor_parts {
   std::shared_ptr<const settings> config;
-  machines::machine_source* source = nullptr;
+  /// Where machines come from, one source a kind; the first is the server's own kind, which serves
+  /// all that asks for no other.
+  std::vector<machines::machine_source*> sources;
   stream_hub_actor hub;
   history_actor history;
   /// Whether anybody wants to hear of events; without it nobody does.

@@ -68,6 +68,20 @@ error own_tree(const std::string& path, uid_t uid) {
   return {};
 }
 
+/// Puts the value of one setting, named as errors name it: "pool.slots_max".
+error override_one(nlohmann::json& whole, const std::string& name, nlohmann::json value) {
+  nlohmann::json* place = &whole;
+  std::istringstream rest{name};
+  for (std::string member; std::getline(rest, member, '.');) {
+    if (!place->is_object() && !place->is_null())
+      return fail(ec::malformed,
+                  "--set " + name + ": what is before ." + member + " has no members");
+    place = &(*place)[member];
+  }
+  *place = std::move(value);
+  return {};
+}
+
 } // namespace
 
 expected<settings> read_settings(const serve_options& options) {
@@ -83,8 +97,9 @@ expected<settings> read_settings(const serve_options& options) {
     }
     for (const auto& [member, given] : options.overrides) {
       auto value = nlohmann::json::parse(given, nullptr, false);
-      nlohmann::json::json_pointer place{"/" + member};
-      whole[place] = value.is_discarded() ? nlohmann::json(given) : value;
+      if (error why =
+              override_one(whole, member, value.is_discarded() ? nlohmann::json(given) : value))
+        return why;
     }
     text = whole.dump();
     name += " and the command line";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/machine_room.hpp"
 
+#include "config/kinds.hpp"
 #include "config/log.hpp"
 #include "machines/instant/instant_machine.hpp"
 #include "machines/namespace/namespace_machine.hpp"
@@ -8,6 +9,7 @@
 #include "machines/qemu/launcher.hpp"
 #include "machines/qemu/qemu_machine.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 namespace berth {
@@ -79,22 +81,40 @@ error machine_room::prepare(const settings& values) {
   if (values.kind == "instant")
     return {};
   sweep_after_the_dead(values);
-  if (values.kind == "firecracker")
-    return fail(ec::isolation_unavailable, "kind: firecracker machines are not part of this "
-                                           "version; qemu and namespace ones are");
-  if (values.kind == "qemu")
-    return start_launcher(values, machines::probe_kvm());
+  virtual_first_ = values.kind == "qemu";
   if (values.kind == "auto")
     consider_virtual_machines(values);
-  return start_spawner(values);
+  if (error why = start_kind(values, values.kind == "auto" ? "namespace" : values.kind))
+    return why;
+  for (const auto& kind : other_kinds(values))
+    if (error why = start_kind(values, kind))
+      missing_[kind] = to_refusal(why).detail;
+  return {};
 }
 
-error machine_room::start_launcher(const settings& values, const machines::kvm_verdict& kvm) {
+/// Starts what machines of a kind need of privileges, if it does not run yet.
+error machine_room::start_kind(const settings& values, const std::string& kind) {
+  if (kind == "qemu")
+    return launcher_ ? error{} : start_launcher(values);
+  if (kind == "namespace")
+    return spawner_ ? error{} : start_spawner(values);
+  return fail(ec::isolation_unavailable, "kind: " + kind
+                                             + " machines are not part of this version; qemu and "
+                                               "namespace ones are");
+}
+
+const machines::kvm_verdict& machine_room::kvm() {
+  if (!kvm_)
+    kvm_ = machines::probe_kvm();
+  return *kvm_;
+}
+
+error machine_room::start_launcher(const settings& values) {
   auto image = machines::find_image(values.data_dir, values.qemu.image);
   if (!image)
     return fail(ec::isolation_unavailable, "kind: qemu: " + to_refusal(image.error()).detail);
   image_ = std::move(*image);
-  qemu_ = qemu_settings_of(values, kvm);
+  qemu_ = qemu_settings_of(values, kvm());
   std::string why;
   launcher_ = machines::start_launcher(*qemu_, why);
   if (!launcher_)
@@ -113,52 +133,87 @@ error machine_room::start_spawner(const settings& values) {
 /// Virtual machines are the stronger wall where the processor runs them. Emulated ones are taken by
 /// name only: they are ten times slower, and QEMU's makers do not call emulation a wall.
 void machine_room::consider_virtual_machines(const settings& values) {
-  machines::kvm_verdict kvm = machines::probe_kvm();
-  if (!kvm.usable)
-    choice_ = "KVM: " + kvm.detail;
-  else if (error why = start_launcher(values, kvm))
+  if (!kvm().usable)
+    choice_ = "KVM: " + kvm().detail;
+  else if (error why = start_launcher(values))
     choice_ = to_refusal(why).detail;
+  else
+    virtual_first_ = true;
 }
 
-error machine_room::open_virtual_machines() {
+/// Where they are to be the server's own kind they must work at once; `auto` takes the other kind
+/// when they do not.
+error machine_room::open_own_virtual_machines(const settings& values) {
   auto source =
       std::make_unique<machines::qemu_source>(*qemu_, *image_, std::move(launcher_), *loop_);
   std::string why = source->wait_ready(template_within);
-  if (!why.empty())
+  if (why.empty()) {
+    if (values.kind == "auto")
+      choice_ = "they work here by KVM";
+    sources_.push_back(std::move(source));
+    return {};
+  }
+  if (values.kind != "auto")
     return fail(ec::isolation_unavailable, "kind: qemu: " + why);
-  source_ = std::move(source);
+  choice_ = "kind: qemu: " + why;
+  missing_["qemu"] = why;
   return {};
+}
+
+/// Nobody needs its process.
+void machine_room::end_spawner() {
+  spawner_.socket.reset();
+  machines::wait_for_spawner(spawner_.pid, std::chrono::seconds{5});
+  spawner_ = {};
 }
 
 error machine_room::open(const settings& values) {
   loop_ = std::make_unique<machines::reactor>();
   if (values.kind == "instant") {
-    source_ = std::make_unique<machines::instant_source>();
+    sources_.push_back(std::make_unique<machines::instant_source>());
     return {};
   }
-  if (launcher_) {
-    error why = open_virtual_machines();
-    if (values.kind != "auto")
+  if (virtual_first_)
+    if (error why = open_own_virtual_machines(values))
       return why;
-    if (!why) {
-      choice_ = "they work here by KVM";
-      // Nobody needs the other kind's process.
-      spawner_.socket.reset();
-      machines::wait_for_spawner(spawner_.pid, std::chrono::seconds{5});
-      return {};
-    }
-    choice_ = to_refusal(why).detail;
-  }
-  source_ = std::make_unique<machines::namespace_source>(namespace_settings_of(values),
-                                                         std::move(spawner_), *loop_);
+  const auto others = other_kinds(values);
+  bool has_own = !sources_.empty();
+  if (has_own && spawner_ && std::ranges::find(others, "namespace") == others.end())
+    end_spawner();
+  if (spawner_)
+    sources_.push_back(std::make_unique<machines::namespace_source>(namespace_settings_of(values),
+                                                                    std::move(spawner_), *loop_));
+  if (launcher_)
+    sources_.push_back(
+        std::make_unique<machines::qemu_source>(*qemu_, *image_, std::move(launcher_), *loop_));
   return {};
 }
 
+std::vector<machines::machine_source*> machine_room::sources() const {
+  std::vector<machines::machine_source*> all;
+  for (const auto& source : sources_)
+    all.push_back(source.get());
+  return all;
+}
+
+std::vector<std::string> machine_room::kinds() const {
+  std::vector<std::string> all;
+  for (const auto& source : sources_)
+    all.emplace_back(source->kind());
+  return all;
+}
+
 std::vector<std::string> machine_room::isolation() const {
-  auto lines = source_->isolation();
+  const std::string own{sources_.front()->kind()};
+  std::vector<std::string> lines;
   if (!choice_.empty())
-    lines.insert(lines.begin(), "kind auto: took " + std::string{source_->kind()}
-                                    + " machines; virtual ones: " + choice_);
+    lines.push_back("kind auto: took " + own + " machines; virtual ones: " + choice_);
+  for (const auto& source : sources_)
+    for (const auto& fact : source->isolation())
+      lines.push_back(source == sources_.front() ? fact
+                                                 : std::string{source->kind()} + ": " + fact);
+  for (const auto& [kind, why] : missing_)
+    lines.push_back(kind + ": not served: " + why);
   return lines;
 }
 

@@ -9,6 +9,7 @@
 #include "machines/qemu/qemu_settings.hpp"
 #include "machines/reactor.hpp"
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,34 +17,47 @@
 
 namespace berth {
 
-/// Where a server's machines come from: which kind, and why; the privileged process that makes
-/// them; the thread that serves them. Destroyed after all actors.
+/// Where a server's machines come from: which kinds, and why; the privileged processes that make
+/// them; the thread that serves them. The one place where sources are made. Destroyed after all
+/// actors.
 class machine_room {
 public:
-  /// Chooses the kind and starts what needs privileges: a spawner, or a launcher, or for `auto` the
-  /// one behind the other. Before any thread exists and before privileges are dropped.
+  /// Chooses the kinds and starts what needs privileges: a spawner, a launcher, or both. The
+  /// server's own kind must work, those that only machine types name need not. Before any thread
+  /// exists and before privileges are dropped.
   error prepare(const settings& values);
-  /// Starts the thread and the source, and for virtual machines waits until their template stands.
+  /// Starts the thread and the sources. Where virtual machines are the server's own kind it waits
+  /// until their template stands; else that is made when it is first asked for.
   error open(const settings& values);
 
-  machines::machine_source& source() const { return *source_; }
-  /// What holds the machines, and how they were chosen, a line a fact.
+  /// The server's own kind first.
+  std::vector<machines::machine_source*> sources() const;
+  std::vector<std::string> kinds() const;
+  /// What holds the machines, how they were chosen, and what is not served, a line a fact.
   std::vector<std::string> isolation() const;
 
 private:
-  error start_launcher(const settings& values, const machines::kvm_verdict& kvm);
+  error start_kind(const settings& values, const std::string& kind);
+  error start_launcher(const settings& values);
   error start_spawner(const settings& values);
   void consider_virtual_machines(const settings& values);
-  error open_virtual_machines();
+  error open_own_virtual_machines(const settings& values);
+  void end_spawner();
+  const machines::kvm_verdict& kvm();
 
   machines::spawner_handle spawner_;
   machines::spawner_handle launcher_;
   std::optional<machines::qemu_settings> qemu_;
   std::optional<machines::image> image_;
+  std::optional<machines::kvm_verdict> kvm_;
+  /// Whether virtual machines are to be the server's own kind.
+  bool virtual_first_ = false;
   /// Why `auto` took what it took.
   std::string choice_;
+  /// Kinds that machine types name and this host does not serve, with the reasons.
+  std::map<std::string, std::string> missing_;
   std::unique_ptr<machines::reactor> loop_;
-  std::unique_ptr<machines::machine_source> source_;
+  std::vector<std::unique_ptr<machines::machine_source>> sources_;
 };
 
 } // namespace berth

@@ -16,6 +16,7 @@
 #include "bridge/http/server.hpp"
 #include "bridge/porter.hpp"
 #include "bridge/zmq/zmq_bridge.hpp"
+#include "config/kinds.hpp"
 #include "config/log.hpp"
 #include "config/role_files.hpp"
 #include "config/settings.hpp"
@@ -110,7 +111,7 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
   all.hub = spawn_stream_hub(system, {.config = values, .sink = sink, .spool = *spool});
   all.validator = spawn_validator(system, *values);
   all.supervisor = spawn_supervisor(system, {.config = values,
-                                             .source = &room.source(),
+                                             .sources = room.sources(),
                                              .hub = all.hub,
                                              .history = all.history,
                                              .sink = sink,
@@ -124,7 +125,7 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
                .validator = all.validator,
                .history = all.history,
                .hub = all.hub,
-               .machine_kind = std::string{room.source().kind()},
+               .kinds = room.kinds(),
                .isolation = room.isolation(),
                .sink = std::move(sink),
                .open_office =
@@ -186,7 +187,7 @@ void drain_all(caf::actor_system& system, const settings& values, const cast& al
 
 void say_where(const settings& values, const zmq_bridge& zmq, const http::server& http,
                const machine_room& room) {
-  std::printf("berth %s serves %s machines\n", version, std::string{room.source().kind()}.c_str());
+  std::printf("berth %s serves %s machines\n", version, list_kinds(room.kinds()).c_str());
   for (const auto& fact : room.isolation())
     std::printf("  %s\n", fact.c_str());
   std::printf("requests  %s\n", zmq.router_endpoint().c_str());

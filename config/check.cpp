@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "config/kinds.hpp"
 #include "config/languages.hpp"
 #include "config/settings.hpp"
 
@@ -125,11 +126,15 @@ error check_pool(const settings& values) {
   const pool_settings& pool = values.pool;
   if (pool.slots_max < 1 || pool.slots_max > limits::sessions_max)
     return wrong("pool.slots_max", "must be 1 to " + std::to_string(limits::sessions_max));
-  for (const auto& [language, count] : pool.warm) {
-    if (!language.empty() && std::ranges::find(languages, language) == languages.end())
-      return wrong("pool.warm", quoted(language) + " is no language; \"\" is a plain machine");
+  const auto others = other_kinds(values);
+  for (const auto& [name, count] : pool.warm) {
+    flavour wanted = flavour::of(name, values.kind);
+    if (!wanted.warm.empty() && std::ranges::find(languages, wanted.warm) == languages.end())
+      return wrong("pool.warm", quoted(wanted.warm) + " is no language; \"\" is a plain machine");
+    if (wanted.kind != values.kind && std::ranges::find(others, wanted.kind) == others.end())
+      return wrong("pool.warm", quoted(wanted.kind) + " is the kind of no machine type");
     if (count > pool.slots_max)
-      return wrong("pool.warm." + language, "is more than pool.slots_max");
+      return wrong("pool.warm." + name, "is more than pool.slots_max");
   }
   if (pool.warm_max > pool.slots_max)
     return wrong("pool.warm_max", "is more than pool.slots_max");

@@ -271,19 +271,12 @@ std::map<std::string, vm_type> default_vm_types() {
   vm_type small{.memory_mib = 512, .processes = 64, .disk_mib = 256, .kind = {}};
   vm_type medium{.memory_mib = 1024, .processes = 128, .disk_mib = 512, .kind = {}};
   vm_type large{.memory_mib = 2048, .processes = 256, .disk_mib = 1024, .kind = {}};
-  return {{"terraphim-minimal", small},
-          {"standard", small},
-          {"test-vm", small},
-          {"bionic-test", small},
-          {"focal", medium},
-          {"focal-optimized", medium},
-          {"focal-ci", medium},
-          {"ubuntu", medium},
-          {"ubuntu-focal", medium},
-          {"test-optimized", medium},
-          {"development", large},
-          {"rust-vm", large},
-          {"rust-ci", large}};
+  vm_type virtual_one{.memory_mib = 512, .processes = 64, .disk_mib = 256, .kind = "qemu"};
+  return {{"terraphim-minimal", small}, {"standard", small},      {"test-vm", small},
+          {"bionic-test", small},       {"focal", medium},        {"focal-optimized", medium},
+          {"focal-ci", medium},         {"ubuntu", medium},       {"ubuntu-focal", medium},
+          {"test-optimized", medium},   {"development", large},   {"rust-vm", large},
+          {"rust-ci", large},           {"berth-vm", virtual_one}};
 }
 
 expected<settings> parse_settings(std::string_view text, const std::string& name) {

@@ -89,6 +89,21 @@ void qemu_process::wake(const vm_state& from, channel_handler then) {
   waking_ = std::move(then);
   if (!from.pages)
     return take_state(from);
+  // One that was started just now has its memory in place only once it answers.
+  monitor_->ask("query-status", nullptr, answer_within,
+                [weak = std::weak_ptr{self()}, from](const qmp::answer& said) {
+                  auto one = weak.lock();
+                  if (!one || !one->answers())
+                    return;
+                  if (said.error.empty())
+                    return one->put_pages(from);
+                  if (auto told = std::exchange(one->waking_, nullptr))
+                    told({}, "QEMU does not answer: " + said.error);
+                });
+}
+
+/// Brings back the pages that differ from the template's, then the devices.
+void qemu_process::put_pages(const vm_state& from) {
   int pages = from.pages->get();
   ask({.kind = request_kind::write_memory}, {}, std::span{&pages, 1},
       [weak = std::weak_ptr{self()}, from](const report& said, std::vector<owned_fd>&) {

@@ -46,6 +46,7 @@ private:
   using devices_handler = std::function<void(std::uint64_t fdset, const std::string& error)>;
 
   void on_event(const qmp::event& happened);
+  void put_pages(const vm_state& from);
   void take_state(const vm_state& from);
   void save_devices(int to, devices_handler then);
   void read_pages(std::uint64_t fdset, state_handler then);

@@ -142,6 +142,22 @@ TEST_CASE("What does not exist is told on standard error, with an exit code of i
   CHECK(nobody.err.find("no server answers") != std::string::npos);
 }
 
+TEST_CASE("A single setting is given by the name that errors give it") {
+  auto serve = [](const std::string& setting) {
+    return execute({BERTH_BUILD_DIR "/berth", "serve", "--set", setting});
+  };
+  for (const auto& [setting, told] : std::map<std::string, std::string>{
+           {"pool.slots_max=0", "pool.slots_max: must be 1 to"},
+           {"pool.slots=7", "pool.slots: is not a setting"},
+           {"kind.name=x", "kind: must be text"},
+           {"vm_types.mine={\"memory_mib\": 1}", "vm_types.mine.memory_mib"}}) {
+    auto [code, out, err] = serve(setting);
+    INFO(setting << ": " << err);
+    CHECK(code != 0);
+    CHECK(err.find(told) != std::string::npos);
+  }
+}
+
 TEST_CASE("doctor says that this host can, and names each thing once") {
   NEEDS_SERVER();
   auto text = execute({BERTH_BUILD_DIR "/berth", "doctor"});

@@ -197,7 +197,8 @@ scripted_store(scripted_store_actor::stateful_pointer<scripted_store_state> self
 class scripted_house : public actors {
 public:
   explicit scripted_house(settings values = small_settings(), std::vector<session_info> past = {},
-                          std::vector<saved_state> saved = {})
+                          std::vector<saved_state> saved = {},
+                          std::vector<std::string> kinds = {"namespace"})
     : config(std::make_shared<const settings>(std::move(values))) {
     for (const saved_state& each : saved)
       states->catalog.put(each);
@@ -207,8 +208,11 @@ public:
     spool = system().spawn(scripted_spool, std::make_shared<spooled_files>());
     hub = spawn_stream_hub(system(), {.config = config, .sink = nullptr, .spool = spool});
     validator = spawn_validator(system(), *config);
+    std::vector<machines::machine_source*> sources;
+    for (const auto& kind : kinds)
+      sources.push_back(kind == "qemu" ? &virtual_source : &source);
     supervisor = spawn_supervisor(system(), {.config = config,
-                                             .source = &source,
+                                             .sources = std::move(sources),
                                              .hub = hub,
                                              .history = history,
                                              .store = store,
@@ -219,7 +223,7 @@ public:
                                        .validator = validator,
                                        .history = history,
                                        .hub = hub,
-                                       .machine_kind = "namespace",
+                                       .kinds = kinds,
                                        .isolation = {}});
     settle();
   }
@@ -232,8 +236,9 @@ public:
       play_states();
       finish_saves();
       pass(std::chrono::milliseconds{500});
-      for (std::size_t i = 0; i < source.made.size(); ++i)
-        source.made[i]->gone();
+      for (auto* each : {&source, &virtual_source})
+        for (std::size_t i = 0; i < each->made.size(); ++i)
+          each->made[i]->gone();
       settle();
     }
     stop(supervisor);
@@ -243,8 +248,9 @@ public:
     stop(std::exchange(scripted_, {}));
     store = nullptr;
     stop(history);
-    for (auto& machine : source.made)
-      machine->listener.reset();
+    for (auto* each : {&source, &virtual_source})
+      for (auto& machine : each->made)
+        machine->listener.reset();
   }
 
   static settings small_settings() {
@@ -317,6 +323,7 @@ public:
   std::shared_ptr<const settings> config;
   std::shared_ptr<scripted_journal> journal = std::make_shared<scripted_journal>();
   scripted_source source;
+  scripted_source virtual_source{"qemu"};
   history_actor history;
   std::shared_ptr<scripted_states> states = std::make_shared<scripted_states>();
   snapshot_store_actor store;

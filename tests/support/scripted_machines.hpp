@@ -123,7 +123,9 @@ public:
 /// Where scripted machines come from; keeps every one it made.
 class scripted_source : public machines::machine_source {
 public:
-  std::string_view kind() const override { return "namespace"; }
+  explicit scripted_source(std::string kind = "namespace")
+    : kind_(std::move(kind)) {}
+  std::string_view kind() const override { return kind_; }
   std::shared_ptr<machines::machine>
   start(const machines::machine_spec& spec,
         std::shared_ptr<machines::machine_listener> listener) override {
@@ -142,6 +144,9 @@ public:
   }
 
   std::vector<std::shared_ptr<scripted_machine>> made;
+
+private:
+  const std::string kind_;
 };
 
 } // namespace berth::test
