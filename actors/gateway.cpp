@@ -191,10 +191,10 @@ expected<job_order> gateway_state::admit(run& request) const {
   if (!language)
     return fail(ec::unsupported, "language: " + request.language
                                      + " is not one of python, javascript, bash, rust, go");
-  if (auto kind = choose_kind(parts_.kinds, request.kind, request.isolation,
-                              find_vm_type(*parts_.config, request.vm_type));
-      !kind)
-    return kind.error();
+  if (auto make = choose_make(parts_.makes, request.kind, request.isolation,
+                              find_vm_type(*parts_.config, request.vm_type), *parts_.config);
+      !make)
+    return make.error();
   auto limits = resolve_limits(request, *parts_.config);
   if (!limits)
     return limits.error();
@@ -533,7 +533,7 @@ caf::result<health_info> gateway_state::on_health() {
                                                            : "healthy",
                              .version = version,
                              .uptime_ms = static_cast<std::uint64_t>(unix_ms() - started_at_ms_),
-                             .machine_kind = list_kinds(parts_.kinds),
+                             .machine_kind = list_kinds(parts_.makes),
                              .isolation = parts_.isolation,
                              .jobs_alive = static_cast<std::uint32_t>(jobs_.size()),
                              .machines = pool.machines,

@@ -31,8 +31,8 @@ struct gateway_parts {
   validator_actor validator;
   history_actor history;
   stream_hub_actor hub;
-  /// Kinds of machines that are served, the server's own first.
-  std::vector<std::string> kinds;
+  /// Makes of machines that are served, the server's own first; see config/kinds.hpp.
+  std::vector<std::string> makes;
   /// What holds a machine, for health.
   std::vector<std::string> isolation;
   /// Whether anybody wants to hear of events; without it nobody does.

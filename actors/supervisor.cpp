@@ -46,7 +46,7 @@ struct slot_record {
   slot_actor actor;
   slot_state state = slot_state::empty;
   std::string machine;
-  berth::flavour flavour; // its kind stays with the actor while it is empty
+  berth::flavour flavour; // its make stays with the actor while it is empty
   std::string session;    // the session that holds it
   std::uint32_t jobs = 0; // jobs that run in it
   bool one_shot = false;  // leased for one job
@@ -56,6 +56,7 @@ struct slot_record {
 /// A session as the SUPERVISOR knows it.
 struct session_record {
   session_info info;
+  std::string make; // of its machine, for life
   std::optional<std::uint32_t> slot;
   std::deque<std::string> queue; // jobs, and steps of the desk, that wait for the machine
   std::vector<std::function<void()>> when_ready; // what else waits for it
@@ -103,20 +104,16 @@ private:
 
   // Machines.
   std::optional<std::uint32_t> empty_place();
-  machines::machine_source* source_of(std::string_view kind) const;
-  std::string name_of(const flavour& which) const {
-    return which.name(parts_.sources.front()->kind());
-  }
-  flavour flavour_of(const std::string& label) const {
-    return flavour::of(label, parts_.sources.front()->kind());
-  }
-  expected<std::string> kind_for(std::string_view kind, std::string_view isolation,
+  machines::machine_source* source_of(std::string_view make) const;
+  std::string name_of(const flavour& which) const { return which.name(makes_.front()); }
+  flavour flavour_of(const std::string& label) const { return flavour::of(label, makes_.front()); }
+  expected<std::string> make_for(std::string_view kind, std::string_view isolation,
                                  const std::string& vm_type) const;
-  bool may_start(const std::string& kind) const {
-    auto found = restarts_.find(kind);
+  bool may_start(const std::string& make) const {
+    auto found = restarts_.find(make);
     return found != restarts_.end() && found->second.may_start(now());
   }
-  void prepare_slot(std::uint32_t place, machines::machine_source& source);
+  void prepare_slot(std::uint32_t place, const std::string& make, machines::machine_source& source);
   bool start_machine(const std::string& machine, flavour of, const job_limits& limits,
                      machine_files files = {});
   void lease(std::uint32_t slot);
@@ -128,10 +125,10 @@ private:
   std::map<std::string, pool_plan::stock> stocks() const;
 
   // Sessions.
-  caf::result<session_info> info_for(const find_session& job, const session_info& session) const;
-  /// The kind of the new session's machine, or why there can be none.
+  caf::result<session_info> info_for(const find_session& job, const session_record& session) const;
+  /// The make of the new session's machine, or why there can be none.
   expected<std::string> admit_session(const open_session& request, const std::string& title);
-  session_record& make_session(const open_session& request, std::string title, std::string kind);
+  session_record& make_session(const open_session& request, std::string title, std::string make);
   session_record* find_by(const std::string& any);
   void seat(session_record& session);
   void begin_close(session_record& session);
@@ -141,8 +138,9 @@ private:
   void seat_waiting();
   void wake(session_record& session);
   void refuse_homeless(session_record& session);
-  std::string why_homeless(const session_info& session) const;
+  std::string why_homeless(const session_record& session) const;
   void adopt_past();
+  std::string make_of_past(const session_info& past) const;
   template <class Reply, class F>
   caf::result<Reply> in_session(const std::string& any, F ask);
 
@@ -179,7 +177,7 @@ private:
 
   supervisor_actor::pointer self_ = nullptr;
   supervisor_parts parts_;
-  std::vector<std::string> kinds_; // those of the sources
+  std::vector<std::string> makes_; // those of the sources
   std::vector<slot_record> slots_;
   std::unordered_map<std::string, placed_job> jobs_;
   std::list<std::string> waiting_;                  // one-shot jobs without a machine, oldest first
@@ -191,7 +189,7 @@ private:
   std::unordered_map<std::string, std::string> by_agent_;
   std::map<std::string, std::uint32_t> alive_; // one-shot jobs by flavour
   pool_plan plan_{{}, 0, 0};
-  std::map<std::string, restart_policy> restarts_; // by kind: one that fails holds up no other
+  std::map<std::string, restart_policy> restarts_; // by make: one that fails holds up no other
   binary_cache binaries_{limits::binary_cache_bytes_max};
   pool_info totals_;
   caf::typed_response_promise<drained> draining_;
@@ -219,14 +217,14 @@ supervisor_actor::behavior_type supervisor_state::make_behavior(supervisor_actor
   self_ = self;
   parts_ = std::move(parts);
   const pool_settings& pool = parts_.config->pool;
-  for (const auto* source : parts_.sources)
-    kinds_.emplace_back(source->kind());
-  for (const auto& kind : kinds_)
-    restarts_.emplace(kind, restart_policy{pool.restarts_per_minute_max});
+  for (const auto& each : parts_.sources) {
+    makes_.push_back(each.make);
+    restarts_.emplace(each.make, restart_policy{pool.restarts_per_minute_max});
+  }
   std::map<std::string, std::uint32_t> ready;
   for (const auto& [label, count] : pool.warm) {
     flavour each = flavour_of(label);
-    if (source_of(each.kind) != nullptr)
+    if (source_of(each.make) != nullptr)
       ready[name_of(each)] = std::max(ready[name_of(each)], count);
   }
   plan_ = pool_plan{std::move(ready), pool.warm_max, limits::machines_starting_max};
@@ -320,11 +318,11 @@ caf::result<outcome> supervisor_state::on_place(place_job& request) {
     promise.deliver(caf::make_error(
         ec::no_capacity, std::to_string(waiting_.size()) + " jobs wait for a machine already",
         static_cast<std::uint32_t>(limits::retry_after.count())));
-  } else if (auto kind = kind_for(wanted.kind, wanted.isolation, wanted.vm_type); !kind) {
+  } else if (auto make = make_for(wanted.kind, wanted.isolation, wanted.vm_type); !make) {
     jobs_.erase(id);
-    promise.deliver(kind.error());
+    promise.deliver(make.error());
   } else {
-    job.flavour = {.kind = std::move(*kind), .warm = wanted.language};
+    job.flavour = {.make = std::move(*make), .warm = wanted.language};
     std::string label = name_of(job.flavour);
     std::uint32_t alive = ++alive_[label];
     plan_.note_demand(label, alive);
@@ -368,7 +366,7 @@ void supervisor_state::forget_waiting(const flavour& of) {
     waiting_of_.erase(found);
 }
 
-/// An idle machine of the kind for a job: its language warm, else a plain one. Another language's
+/// An idle machine of the make for a job: its language warm, else a plain one. Another language's
 /// is taken only when none of the job's own is on its way: it would be wasted and have to be made
 /// anew.
 std::optional<std::uint32_t> supervisor_state::find_idle(const flavour& wanted) const {
@@ -377,7 +375,7 @@ std::optional<std::uint32_t> supervisor_state::find_idle(const flavour& wanted) 
   bool coming = false;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     const slot_record& slot = slots_[i];
-    if (slot.flavour.kind != wanted.kind)
+    if (slot.flavour.make != wanted.make)
       continue;
     if (slot.state == slot_state::starting && slot.session.empty()
         && slot.flavour.warm == wanted.warm)
@@ -522,21 +520,23 @@ std::optional<std::uint32_t> supervisor_state::empty_place() {
   return std::nullopt;
 }
 
-/// The source of a kind; null when it is not served.
-machines::machine_source* supervisor_state::source_of(std::string_view kind) const {
-  auto found = std::ranges::find(parts_.sources, kind, &machines::machine_source::kind);
-  return found == parts_.sources.end() ? nullptr : *found;
+/// The source of a make; null when it is not served.
+machines::machine_source* supervisor_state::source_of(std::string_view make) const {
+  auto found = std::ranges::find(parts_.sources, make, &make_source::make);
+  return found == parts_.sources.end() ? nullptr : found->source;
 }
 
-expected<std::string> supervisor_state::kind_for(std::string_view kind, std::string_view isolation,
+expected<std::string> supervisor_state::make_for(std::string_view kind, std::string_view isolation,
                                                  const std::string& vm_type) const {
-  return choose_kind(kinds_, kind, isolation, find_vm_type(*parts_.config, vm_type));
+  return choose_make(makes_, kind, isolation, find_vm_type(*parts_.config, vm_type),
+                     *parts_.config);
 }
 
-/// Sees to it that an empty place has an actor for machines of the source.
-void supervisor_state::prepare_slot(std::uint32_t place, machines::machine_source& source) {
+/// Sees to it that an empty place has an actor for machines of the make.
+void supervisor_state::prepare_slot(std::uint32_t place, const std::string& make,
+                                    machines::machine_source& source) {
   slot_record& slot = slots_[place];
-  if (slot.actor && slot.flavour.kind == source.kind())
+  if (slot.actor && slot.flavour.make == make)
     return;
   if (slot.actor) // it holds no machine
     self_->send_exit(slot.actor, caf::exit_reason::user_shutdown);
@@ -551,10 +551,10 @@ void supervisor_state::prepare_slot(std::uint32_t place, machines::machine_sourc
 bool supervisor_state::start_machine(const std::string& machine, flavour of,
                                      const job_limits& limits, machine_files files) {
   auto place = empty_place();
-  machines::machine_source* source = source_of(of.kind);
-  if (!place || source == nullptr || is_draining_ || !may_start(of.kind))
+  machines::machine_source* source = source_of(of.make);
+  if (!place || source == nullptr || is_draining_ || !may_start(of.make))
     return false;
-  prepare_slot(*place, *source);
+  prepare_slot(*place, of.make, *source);
   slot_record& slot = slots_[*place];
   slot.state = slot_state::starting;
   slot.machine = machine;
@@ -620,7 +620,7 @@ void supervisor_state::refill(bool hurry) {
   auto room = static_cast<std::uint32_t>(std::ranges::count_if(
       slots_, [](const slot_record& slot) { return slot.state == slot_state::empty; }));
   for (const auto& label : plan_.to_start(stocks(), room, hurry, [this](const std::string& each) {
-         return may_start(flavour_of(each).kind);
+         return may_start(flavour_of(each).make);
        }))
     start_machine("vm-" + new_hex_id(), flavour_of(label), machine_limits(*parts_.config));
   if (room == 0 && !waiting_of_.empty())
@@ -662,7 +662,7 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
   switch (message.state) {
   case slot_state::idle:
     slot.state = slot_state::idle;
-    restarts_.at(slot.flavour.kind).on_success();
+    restarts_.at(slot.flavour.make).on_success();
     tell("vm." + slot.machine, slot.machine, "idle");
     if (session_record* session = find_by(slot.session))
       seat(*session);
@@ -672,7 +672,7 @@ void supervisor_state::on_slot_changed(const slot_changed& message) {
   case slot_state::ending: {
     // Lost. Before it served anybody that is a failure of the host, not of a job.
     if (slot.state == slot_state::starting || slot.state == slot_state::idle) {
-      restarts_.at(slot.flavour.kind).on_failure(now());
+      restarts_.at(slot.flavour.make).on_failure(now());
       log::error("supervisor", "a machine failed before it served",
                  {{"machine", slot.machine}, {"why", message.detail}});
     }
@@ -745,22 +745,22 @@ expected<std::string> supervisor_state::admit_session(const open_session& reques
     return fail(ec::shutting_down, "the server drains");
   if (error why = room_for(1))
     return why;
-  auto kind = kind_for(request.kind, request.isolation, request.vm_type);
-  if (!kind)
-    return kind.error();
+  auto make = make_for(request.kind, request.isolation, request.vm_type);
+  if (!make)
+    return make.error();
   if (title.size() > limits::name_bytes_max || title.find('\0') != std::string::npos)
     return fail(ec::malformed, "name: must have at most " + std::to_string(limits::name_bytes_max)
                                    + " bytes and no NUL");
   if (!title.empty() && by_name_.contains(title))
     return fail(ec::already_exists, "name: " + title + " is in use");
-  return kind;
+  return make;
 }
 
 session_record& supervisor_state::make_session(const open_session& request, std::string title,
-                                               std::string kind) {
+                                               std::string make) {
   vm_type type = find_vm_type(*parts_.config, request.vm_type);
   // An idle machine lends the session its digits; else they are new.
-  auto idle = find_idle({.kind = kind, .warm = "python"});
+  auto idle = find_idle({.make = make, .warm = "python"});
   std::string id = idle ? session_of_machine(slots_[*idle].machine) : "s-" + new_hex_id();
   session_record& session = sessions_[id];
   session_info& info = session.info;
@@ -768,7 +768,8 @@ session_record& supervisor_state::make_session(const open_session& request, std:
   info.name = title.empty() ? id : std::move(title);
   info.agent_id = request.agent_id;
   info.machine = machine_of_session(id);
-  info.machine_kind = std::move(kind);
+  info.machine_kind = kind_of(make);
+  session.make = std::move(make);
   info.vm_type = request.vm_type;
   info.created_at_ms = unix_ms();
   touch(session);
@@ -835,7 +836,7 @@ void supervisor_state::start_session_machine(session_record& session) {
         return release(i);
     return;
   }
-  if (!may_start(info.machine_kind))
+  if (!may_start(session.make))
     return;
   auto files = desk_->files_for(info.session);
   if (!files)
@@ -845,7 +846,7 @@ void supervisor_state::start_session_machine(session_record& session) {
                     .processes = info.processes,
                     .output_bytes = 0,
                     .disk_mib = info.disk_mib};
-  if (start_machine(info.machine, {.kind = info.machine_kind, .warm = "python"}, limits,
+  if (start_machine(info.machine, {.make = session.make, .warm = "python"}, limits,
                     std::move(*files))) {
     slots_[*place].session = info.session;
     session.slot = place;
@@ -865,7 +866,7 @@ void supervisor_state::seat_waiting() {
 void supervisor_state::wake(session_record& session) {
   if (!desk_->asleep(session.info.session))
     return;
-  if (source_of(session.info.machine_kind) == nullptr)
+  if (source_of(session.make) == nullptr)
     return refuse_homeless(session);
   desk_->wake(session.info.session);
   touch(session);
@@ -875,7 +876,7 @@ void supervisor_state::wake(session_record& session) {
 /// Answers all who wait for a session of a former server whose kind of machine this one does not
 /// serve. It stays asleep, with its states, for a server that does.
 void supervisor_state::refuse_homeless(session_record& session) {
-  const std::string why = why_homeless(session.info);
+  const std::string why = why_homeless(session);
   for (const auto& id : std::exchange(session.queue, {}))
     if (state_desk::is_step(id))
       desk_->cancel_step(id);
@@ -887,9 +888,9 @@ void supervisor_state::refuse_homeless(session_record& session) {
     each();
 }
 
-std::string supervisor_state::why_homeless(const session_info& session) const {
-  return "session: its machine is of kind " + session.machine_kind
-         + ", which is not served now; kinds that are: " + list_kinds(kinds_);
+std::string supervisor_state::why_homeless(const session_record& session) const {
+  return "session: its machine is of kind " + session.make
+         + ", which is not served now; kinds that are: " + list_kinds(makes_);
 }
 
 /// Starts jobs of a session as far as they may run at once, behind what else waited for it.
@@ -939,20 +940,23 @@ void supervisor_state::run_queue(session_record& session) {
 
 /// A session for a job, if the job can be one of its jobs.
 caf::result<session_info> supervisor_state::info_for(const find_session& job,
-                                                     const session_info& session) const {
-  vm_type machine{.memory_mib = session.memory_mib,
-                  .processes = session.processes,
-                  .disk_mib = session.disk_mib,
+                                                     const session_record& session) const {
+  const session_info& info = session.info;
+  vm_type machine{.memory_mib = info.memory_mib,
+                  .processes = info.processes,
+                  .disk_mib = info.disk_mib,
                   .kind = {}};
   if (error why = check_in_session(job, machine))
     return why;
   // The session's machine serves the job, or nothing does.
   vm_type named = job.vm_type.empty() ? vm_type{} : find_vm_type(*parts_.config, job.vm_type);
-  if (check_served(session.machine_kind, job.kind, job.isolation, named))
+  bool is_other = !job.vm_type.empty() && !make_of(named, *parts_.config).empty()
+                  && make_of(named, *parts_.config) != session.make;
+  if (is_other || check_served(info.machine_kind, job.kind, job.isolation, named))
     return fail(ec::isolation_unavailable,
-                "session: its machine is of kind " + session.machine_kind
+                "session: its machine is of kind " + session.make
                     + ", and is not what this job asks for by kind, isolation or vm_type");
-  return session;
+  return info;
 }
 
 caf::result<session_info> supervisor_state::on_find(const find_session& request) {
@@ -960,10 +964,10 @@ caf::result<session_info> supervisor_state::on_find(const find_session& request)
     session_record* session = find_by(request.session);
     if (session == nullptr || session->closed)
       return fail(ec::not_found, "session: there is no session " + request.session);
-    return info_for(request, session->info);
+    return info_for(request, *session);
   }
   if (auto found = by_agent_.find(request.agent_id); found != by_agent_.end())
-    return info_for(request, sessions_.at(found->second).info);
+    return info_for(request, sessions_.at(found->second));
   if (!parts_.config->policy.auto_provision)
     return fail(ec::not_found, "agent_id: agent " + request.agent_id
                                    + " has no session, and auto_provision is off");
@@ -973,20 +977,20 @@ caf::result<session_info> supervisor_state::on_find(const find_session& request)
   open.kind = request.kind;
   open.isolation = request.isolation;
   std::string unnamed;
-  auto kind = admit_session(open, unnamed);
-  if (!kind)
-    return kind.error();
+  auto make = admit_session(open, unnamed);
+  if (!make)
+    return make.error();
   if (error why = check_in_session(request, find_vm_type(*parts_.config, request.vm_type)))
     return why;
-  return make_session(open, {}, std::move(*kind)).info;
+  return make_session(open, {}, std::move(*make)).info;
 }
 
 caf::result<session_info> supervisor_state::on_open(const open_session& request) {
   std::string title = request.name;
-  auto kind = admit_session(request, title);
-  if (!kind)
-    return kind.error();
-  session_record& session = make_session(request, std::move(title), std::move(*kind));
+  auto make = admit_session(request, title);
+  if (!make)
+    return make.error();
+  session_record& session = make_session(request, std::move(title), std::move(*make));
   if (session.info.state == session_state::ready)
     return session.info;
   session.opening.push_back(self_->make_response_promise<session_info>());
@@ -1083,8 +1087,8 @@ caf::result<Reply> supervisor_state::delegate_to(const std::string& any, const R
   if (!is_over) { // asked again when it is
     session->when_ready.push_back([this, promise, request, id]() mutable {
       session_record* awake = find_by(id);
-      if (awake != nullptr && source_of(awake->info.machine_kind) == nullptr)
-        promise.deliver(fail(ec::isolation_unavailable, why_homeless(awake->info)));
+      if (awake != nullptr && source_of(awake->make) == nullptr)
+        promise.deliver(fail(ec::isolation_unavailable, why_homeless(*awake)));
       else if (awake == nullptr || !awake->slot)
         promise.deliver(fail(ec::conflict, "session: it was closed"));
       else
@@ -1155,7 +1159,8 @@ void supervisor_state::adopt_past() {
     session_record& session = sessions_[past.session];
     session.info = std::move(past);
     if (session.info.machine_kind.empty()) // written before there were several kinds in one server
-      session.info.machine_kind = kinds_.front();
+      session.info.machine_kind = kind_of(makes_.front());
+    session.make = make_of_past(session.info);
     session.last_used = now();
     by_name_[session.info.name] = session.info.session;
     if (!session.info.agent_id.empty())
@@ -1166,6 +1171,12 @@ void supervisor_state::adopt_past() {
   parts_.past_sessions.clear();
 }
 
+/// The make of its type, if that still has its kind; else the plain one of its kind.
+std::string supervisor_state::make_of_past(const session_info& past) const {
+  std::string make = make_of(find_vm_type(*parts_.config, past.vm_type), *parts_.config);
+  return kind_of(make) == past.machine_kind ? make : past.machine_kind;
+}
+
 /// Asks the desk something about a session that a client named.
 template <class Reply, class F>
 caf::result<Reply> supervisor_state::in_session(const std::string& any, F ask) {
@@ -1174,8 +1185,8 @@ caf::result<Reply> supervisor_state::in_session(const std::string& any, F ask) {
     return fail(ec::not_found, "session: there is no session " + any);
   if (is_draining_)
     return fail(ec::shutting_down, "the server drains");
-  if (source_of(session->info.machine_kind) == nullptr)
-    return fail(ec::isolation_unavailable, why_homeless(session->info));
+  if (source_of(session->make) == nullptr)
+    return fail(ec::isolation_unavailable, why_homeless(*session));
   touch(*session);
   return ask(session->info.session);
 }
@@ -1285,6 +1296,7 @@ error supervisor_state::room_for(std::uint32_t sessions) {
 std::string supervisor_state::open_fork(const session_info& parent) {
   std::string id = "s-" + new_hex_id();
   session_record& session = sessions_[id];
+  session.make = sessions_.at(parent.session).make;
   session_info& info = session.info;
   info = parent;
   info.session = info.name = id;
@@ -1327,7 +1339,7 @@ pool_info supervisor_state::on_pool() const {
   info.waiting_max = parts_.config->pool.waiting_max;
   info.breaker_open = std::ranges::any_of(
       restarts_, [&](const auto& each) { return each.second.breaker_open(now()); });
-  info.machine_kind = list_kinds(kinds_);
+  info.machine_kind = list_kinds(makes_);
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     const slot_record& slot = slots_[i];
     if (slot.state == slot_state::empty)
@@ -1373,7 +1385,7 @@ void supervisor_state::on_tick() {
       late.push_back(id);
   for (const auto& id : late)
     end_unplaced(id, job_state::machine_lost,
-                 restarts_.at(jobs_.at(id).flavour.kind).breaker_open(time)
+                 restarts_.at(jobs_.at(id).flavour.make).breaker_open(time)
                      ? "machines fail to start; see `berth doctor`"
                      : "no machine came free in time");
   std::vector<std::string> idle;

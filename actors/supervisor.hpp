@@ -14,12 +14,17 @@
 
 namespace berth {
 
+/// Where machines of a make come from; see config/kinds.hpp.
+struct make_source {
+  std::string make;
+  machines::machine_source* source = nullptr;
+};
+
 /// What the SUPERVISOR depends on. The sources outlive it and its slots.
 struct supervisor_parts {
   std::shared_ptr<const settings> config;
-  /// Where machines come from, one source a kind; the first is the server's own kind, which serves
-  /// all that asks for no other.
-  std::vector<machines::machine_source*> sources;
+  /// The first is of the server's own make, which serves all that asks for no other.
+  std::vector<make_source> sources;
   stream_hub_actor hub;
   history_actor history;
   /// Whether anybody wants to hear of events; without it nobody does.

@@ -47,18 +47,24 @@ machines::namespace_settings namespace_settings_of(const settings& values) {
   return made;
 }
 
-machines::qemu_settings qemu_settings_of(const settings& values, const machines::kvm_verdict& kvm) {
+/// The first machine type that asks for a make; an empty one for the plain make of a kind.
+vm_type type_of(const settings& values, std::string_view make) {
+  for (const auto& [name, type] : values.vm_types)
+    if (make_of(type, values) == make)
+      return type;
+  return {};
+}
+
+machines::qemu_settings qemu_settings_of(const settings& values, const vm_type& type) {
   machines::qemu_settings made;
   made.data_dir = values.data_dir;
-  made.image = values.qemu.image;
+  made.image = type.image.empty() ? values.qemu.image : type.image;
   made.binary = values.qemu.binary;
   made.runtime_dir = launcher_dir(values);
   made.processes_max = values.pool.slots_max * 2;
-  made.vcpus = values.qemu.vcpus;
+  made.vcpus = type.vcpus == 0 ? values.qemu.vcpus : type.vcpus;
   made.translation_mib = values.qemu.translation_mib;
   made.defaults = default_limits(values);
-  made.probe = kvm.detail;
-  made.runs_by = kvm.usable ? machines::accelerator::kvm : machines::accelerator::tcg;
   for (const auto& wall : values.require) {
     made.need_cgroups = made.need_cgroups || wall.starts_with("cgroup");
     made.need_landlock = made.need_landlock || wall == "landlock";
@@ -84,21 +90,21 @@ error machine_room::prepare(const settings& values) {
   virtual_first_ = values.kind == "qemu";
   if (values.kind == "auto")
     consider_virtual_machines(values);
-  if (error why = start_kind(values, values.kind == "auto" ? "namespace" : values.kind))
+  if (error why = start_make(values, values.kind == "auto" ? "namespace" : values.kind))
     return why;
-  for (const auto& kind : other_kinds(values))
-    if (error why = start_kind(values, kind))
-      missing_[kind] = to_refusal(why).detail;
+  for (const auto& make : other_makes(values))
+    if (error why = start_make(values, make))
+      missing_[make] = to_refusal(why).detail;
   return {};
 }
 
-/// Starts what machines of a kind need of privileges, if it does not run yet.
-error machine_room::start_kind(const settings& values, const std::string& kind) {
-  if (kind == "qemu")
-    return launcher_ ? error{} : start_launcher(values);
-  if (kind == "namespace")
+/// Starts what machines of a make need of privileges, if it does not run yet.
+error machine_room::start_make(const settings& values, const std::string& make) {
+  if (kind_of(make) == "qemu")
+    return start_launcher(values, make);
+  if (make == "namespace")
     return spawner_ ? error{} : start_spawner(values);
-  return fail(ec::isolation_unavailable, "kind: " + kind
+  return fail(ec::isolation_unavailable, "kind: " + make
                                              + " machines are not part of this version; qemu and "
                                                "namespace ones are");
 }
@@ -109,16 +115,25 @@ const machines::kvm_verdict& machine_room::kvm() {
   return *kvm_;
 }
 
-error machine_room::start_launcher(const settings& values) {
-  auto image = machines::find_image(values.data_dir, values.qemu.image);
+error machine_room::start_launcher(const settings& values, const std::string& make) {
+  if (std::ranges::find(launchers_, make, &launched::make) != launchers_.end())
+    return {};
+  launched one{.make = make, .process = {}, .settings = {}, .image = {}};
+  one.settings = qemu_settings_of(values, type_of(values, make));
+  auto image = machines::find_image(values.data_dir, one.settings.image);
   if (!image)
     return fail(ec::isolation_unavailable, "kind: qemu: " + to_refusal(image.error()).detail);
-  image_ = std::move(*image);
-  qemu_ = qemu_settings_of(values, kvm());
+  one.image = std::move(*image);
+  one.settings.probe = kvm().detail;
+  one.settings.runs_by = kvm().usable ? machines::accelerator::kvm : machines::accelerator::tcg;
+  // No two machines of the host have one user id.
+  one.settings.uid_base +=
+      static_cast<std::uint32_t>(launchers_.size()) * one.settings.processes_max;
   std::string why;
-  launcher_ = machines::start_launcher(*qemu_, why);
-  if (!launcher_)
+  one.process = machines::start_launcher(one.settings, why);
+  if (!one.process)
     return fail(ec::isolation_unavailable, "kind: qemu: " + why);
+  launchers_.push_back(std::move(one));
   return {};
 }
 
@@ -126,7 +141,7 @@ error machine_room::start_spawner(const settings& values) {
   std::string why;
   spawner_ = machines::start_spawner(namespace_settings_of(values), why);
   if (!spawner_)
-    return fail(ec::isolation_unavailable, why);
+    return fail(ec::isolation_unavailable, "kind: namespace: " + why);
   return {};
 }
 
@@ -135,7 +150,7 @@ error machine_room::start_spawner(const settings& values) {
 void machine_room::consider_virtual_machines(const settings& values) {
   if (!kvm().usable)
     choice_ = "KVM: " + kvm().detail;
-  else if (error why = start_launcher(values))
+  else if (error why = start_launcher(values, "qemu"))
     choice_ = to_refusal(why).detail;
   else
     virtual_first_ = true;
@@ -144,13 +159,15 @@ void machine_room::consider_virtual_machines(const settings& values) {
 /// Where they are to be the server's own kind they must work at once; `auto` takes the other kind
 /// when they do not.
 error machine_room::open_own_virtual_machines(const settings& values) {
-  auto source =
-      std::make_unique<machines::qemu_source>(*qemu_, *image_, std::move(launcher_), *loop_);
+  auto own = std::ranges::find(launchers_, "qemu", &launched::make);
+  auto source = std::make_unique<machines::qemu_source>(own->settings, own->image,
+                                                        std::move(own->process), *loop_);
+  launchers_.erase(own);
   std::string why = source->wait_ready(template_within);
   if (why.empty()) {
     if (values.kind == "auto")
       choice_ = "they work here by KVM";
-    sources_.push_back(std::move(source));
+    sources_.push_back({.make = "qemu", .source = std::move(source)});
     return {};
   }
   if (values.kind != "auto")
@@ -170,50 +187,52 @@ void machine_room::end_spawner() {
 error machine_room::open(const settings& values) {
   loop_ = std::make_unique<machines::reactor>();
   if (values.kind == "instant") {
-    sources_.push_back(std::make_unique<machines::instant_source>());
+    sources_.push_back({.make = "instant", .source = std::make_unique<machines::instant_source>()});
     return {};
   }
   if (virtual_first_)
     if (error why = open_own_virtual_machines(values))
       return why;
-  const auto others = other_kinds(values);
+  const auto others = other_makes(values);
   bool has_own = !sources_.empty();
   if (has_own && spawner_ && std::ranges::find(others, "namespace") == others.end())
     end_spawner();
   if (spawner_)
-    sources_.push_back(std::make_unique<machines::namespace_source>(namespace_settings_of(values),
-                                                                    std::move(spawner_), *loop_));
-  if (launcher_)
-    sources_.push_back(
-        std::make_unique<machines::qemu_source>(*qemu_, *image_, std::move(launcher_), *loop_));
+    sources_.push_back({.make = "namespace",
+                        .source = std::make_unique<machines::namespace_source>(
+                            namespace_settings_of(values), std::move(spawner_), *loop_)});
+  for (auto& one : launchers_)
+    sources_.push_back({.make = one.make,
+                        .source = std::make_unique<machines::qemu_source>(
+                            one.settings, one.image, std::move(one.process), *loop_)});
+  launchers_.clear();
   return {};
 }
 
-std::vector<machines::machine_source*> machine_room::sources() const {
-  std::vector<machines::machine_source*> all;
-  for (const auto& source : sources_)
-    all.push_back(source.get());
+std::vector<make_source> machine_room::sources() const {
+  std::vector<make_source> all;
+  for (const auto& each : sources_)
+    all.push_back({.make = each.make, .source = each.source.get()});
   return all;
 }
 
-std::vector<std::string> machine_room::kinds() const {
+std::vector<std::string> machine_room::makes() const {
   std::vector<std::string> all;
-  for (const auto& source : sources_)
-    all.emplace_back(source->kind());
+  for (const auto& each : sources_)
+    all.push_back(each.make);
   return all;
 }
 
 std::vector<std::string> machine_room::isolation() const {
-  const std::string own{sources_.front()->kind()};
   std::vector<std::string> lines;
   if (!choice_.empty())
-    lines.push_back("kind auto: took " + own + " machines; virtual ones: " + choice_);
-  for (const auto& source : sources_)
-    for (const auto& fact : source->isolation())
-      lines.push_back(source == sources_.front() ? fact
-                                                 : std::string{source->kind()} + ": " + fact);
-  for (const auto& [kind, why] : missing_)
-    lines.push_back(kind + ": not served: " + why);
+    lines.push_back("kind auto: took " + sources_.front().make
+                    + " machines; virtual ones: " + choice_);
+  for (const auto& each : sources_)
+    for (const auto& fact : each.source->isolation())
+      lines.push_back(&each == &sources_.front() ? fact : each.make + ": " + fact);
+  for (const auto& [make, why] : missing_)
+    lines.push_back(make + ": not served: " + why);
   return lines;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "actors/supervisor.hpp"
 #include "config/settings.hpp"
 #include "machines/image/image.hpp"
 #include "machines/kvm_probe.hpp"
@@ -17,9 +18,9 @@
 
 namespace berth {
 
-/// Where a server's machines come from: which kinds, and why; the privileged processes that make
-/// them; the thread that serves them. The one place where sources are made. Destroyed after all
-/// actors.
+/// Where a server's machines come from: which makes of them, and why; the privileged processes that
+/// make them; the thread that serves them. The one place where sources are made. Destroyed after
+/// all actors.
 class machine_room {
 public:
   /// Chooses the kinds and starts what needs privileges: a spawner, a launcher, or both. The
@@ -31,14 +32,26 @@ public:
   error open(const settings& values);
 
   /// The server's own kind first.
-  std::vector<machines::machine_source*> sources() const;
-  std::vector<std::string> kinds() const;
+  std::vector<make_source> sources() const;
+  std::vector<std::string> makes() const;
   /// What holds the machines, how they were chosen, and what is not served, a line a fact.
   std::vector<std::string> isolation() const;
 
 private:
-  error start_kind(const settings& values, const std::string& kind);
-  error start_launcher(const settings& values);
+  /// A launcher of virtual machines that waits for its source.
+  struct launched {
+    std::string make;
+    machines::spawner_handle process;
+    machines::qemu_settings settings;
+    machines::image image;
+  };
+  struct opened {
+    std::string make;
+    std::unique_ptr<machines::machine_source> source;
+  };
+
+  error start_make(const settings& values, const std::string& make);
+  error start_launcher(const settings& values, const std::string& make);
   error start_spawner(const settings& values);
   void consider_virtual_machines(const settings& values);
   error open_own_virtual_machines(const settings& values);
@@ -46,18 +59,16 @@ private:
   const machines::kvm_verdict& kvm();
 
   machines::spawner_handle spawner_;
-  machines::spawner_handle launcher_;
-  std::optional<machines::qemu_settings> qemu_;
-  std::optional<machines::image> image_;
+  std::vector<launched> launchers_;
   std::optional<machines::kvm_verdict> kvm_;
   /// Whether virtual machines are to be the server's own kind.
   bool virtual_first_ = false;
   /// Why `auto` took what it took.
   std::string choice_;
-  /// Kinds that machine types name and this host does not serve, with the reasons.
+  /// Makes that machine types ask for and this host does not serve, with the reasons.
   std::map<std::string, std::string> missing_;
   std::unique_ptr<machines::reactor> loop_;
-  std::vector<std::unique_ptr<machines::machine_source>> sources_;
+  std::vector<opened> sources_;
 };
 
 } // namespace berth

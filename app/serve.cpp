@@ -125,7 +125,7 @@ expected<cast> raise(caf::actor_system& system, std::shared_ptr<const settings> 
                .validator = all.validator,
                .history = all.history,
                .hub = all.hub,
-               .kinds = room.kinds(),
+               .makes = room.makes(),
                .isolation = room.isolation(),
                .sink = std::move(sink),
                .open_office =
@@ -187,7 +187,7 @@ void drain_all(caf::actor_system& system, const settings& values, const cast& al
 
 void say_where(const settings& values, const zmq_bridge& zmq, const http::server& http,
                const machine_room& room) {
-  std::printf("berth %s serves %s machines\n", version, list_kinds(room.kinds()).c_str());
+  std::printf("berth %s serves %s machines\n", version, list_kinds(room.makes()).c_str());
   for (const auto& fact : room.isolation())
     std::printf("  %s\n", fact.c_str());
   std::printf("requests  %s\n", zmq.router_endpoint().c_str());

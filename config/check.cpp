@@ -126,13 +126,13 @@ error check_pool(const settings& values) {
   const pool_settings& pool = values.pool;
   if (pool.slots_max < 1 || pool.slots_max > limits::sessions_max)
     return wrong("pool.slots_max", "must be 1 to " + std::to_string(limits::sessions_max));
-  const auto others = other_kinds(values);
+  const auto others = other_makes(values);
   for (const auto& [name, count] : pool.warm) {
     flavour wanted = flavour::of(name, values.kind);
     if (!wanted.warm.empty() && std::ranges::find(languages, wanted.warm) == languages.end())
       return wrong("pool.warm", quoted(wanted.warm) + " is no language; \"\" is a plain machine");
-    if (wanted.kind != values.kind && std::ranges::find(others, wanted.kind) == others.end())
-      return wrong("pool.warm", quoted(wanted.kind) + " is the kind of no machine type");
+    if (wanted.make != values.kind && std::ranges::find(others, wanted.make) == others.end())
+      return wrong("pool.warm", quoted(wanted.make) + " are the machines of no machine type");
     if (count > pool.slots_max)
       return wrong("pool.warm." + name, "is more than pool.slots_max");
   }
@@ -185,6 +185,33 @@ error check_limits(const settings& values) {
   return {};
 }
 
+error check_image(const std::string& field, const std::string& image) {
+  bool is_name = !image.empty() && image.size() <= limits::name_bytes_max
+                 && image.find_first_of("/:") == std::string::npos;
+  return is_name ? error{} : wrong(field, "must be the name of an image");
+}
+
+error check_vcpus(const std::string& field, std::uint32_t vcpus) {
+  bool fits = vcpus >= 1 && vcpus <= limits::vcpus_max;
+  return fits ? error{} : wrong(field, "must be 1 to " + std::to_string(limits::vcpus_max));
+}
+
+/// What only virtual machines have.
+error check_virtual(const std::string& field, const vm_type& type) {
+  bool is_virtual = type.kind == "qemu" || type.kind == "firecracker";
+  if (!type.image.empty()) {
+    if (!is_virtual)
+      return wrong(field + ".image", "needs a kind of virtual machines");
+    if (error why = check_image(field + ".image", type.image))
+      return why;
+  }
+  if (type.vcpus == 0)
+    return {};
+  if (!is_virtual)
+    return wrong(field + ".vcpus", "needs a kind of virtual machines");
+  return check_vcpus(field + ".vcpus", type.vcpus);
+}
+
 error check_vm_types(const settings& values) {
   constexpr std::string_view kinds[] = {"", "auto", "namespace", "instant", "qemu", "firecracker"};
   for (const auto& [name, type] : values.vm_types) {
@@ -200,7 +227,12 @@ error check_vm_types(const settings& values) {
       return wrong(field + ".disk_mib", "must be at least 1");
     if (error why = one_of(field + ".kind", type.kind, kinds))
       return why;
+    if (error why = check_virtual(field, type))
+      return why;
   }
+  if (other_makes(values).size() > limits::machine_makes_max)
+    return wrong("vm_types", "have more than " + std::to_string(limits::machine_makes_max)
+                                 + " different kinds, images and numbers of processors");
   return {};
 }
 
@@ -328,10 +360,10 @@ error check_rest(const settings& values) {
     return wrong("spool_bytes_max", "must be at least 1048576");
   if (!values.qemu.binary.starts_with('/'))
     return wrong("qemu.binary", "must be an absolute path");
-  if (values.qemu.image.empty() || values.qemu.image.find('/') != std::string::npos)
-    return wrong("qemu.image", "must be the name of an image");
-  if (values.qemu.vcpus < 1 || values.qemu.vcpus > 32)
-    return wrong("qemu.vcpus", "must be 1 to 32");
+  if (error why = check_image("qemu.image", values.qemu.image))
+    return why;
+  if (error why = check_vcpus("qemu.vcpus", values.qemu.vcpus))
+    return why;
   if (values.qemu.translation_mib < 16 || values.qemu.translation_mib > 1024)
     return wrong("qemu.translation_mib", "must be 16 to 1024");
   if (values.snapshots.bytes_max < limits::mib)

@@ -5,43 +5,87 @@
 
 namespace berth {
 
+namespace {
+
+bool says_kind(std::string_view kind) {
+  return !kind.empty() && kind != "auto";
+}
+
+/// What a make says beside its kind; empty when nothing.
+std::string_view rest_of(std::string_view make) {
+  return make.substr(kind_of(make).size());
+}
+
+} // namespace
+
+std::string make_of(const vm_type& type, const settings& values) {
+  if (!says_kind(type.kind))
+    return {};
+  bool other_image = !type.image.empty() && type.image != values.qemu.image;
+  bool other_vcpus = type.vcpus != 0 && type.vcpus != values.qemu.vcpus;
+  std::string make = type.kind;
+  if (other_image || other_vcpus)
+    make += ":" + (other_image ? type.image : std::string{});
+  if (other_vcpus)
+    make += ":" + std::to_string(type.vcpus);
+  return make;
+}
+
+std::string_view kind_of(std::string_view make) {
+  return make.substr(0, make.find(':'));
+}
+
 flavour flavour::of(std::string_view name, std::string_view own) {
   std::size_t slash = name.find('/');
   if (slash == std::string_view::npos)
-    return {.kind = std::string{own}, .warm = std::string{name}};
-  return {.kind = std::string{name.substr(0, slash)}, .warm = std::string{name.substr(slash + 1)}};
+    return {.make = std::string{own}, .warm = std::string{name}};
+  return {.make = std::string{name.substr(0, slash)}, .warm = std::string{name.substr(slash + 1)}};
 }
 
 std::string flavour::name(std::string_view own) const {
-  return kind == own ? warm : kind + "/" + warm;
+  return make == own ? warm : make + "/" + warm;
 }
 
-std::vector<std::string> other_kinds(const settings& values) {
+std::vector<std::string> other_makes(const settings& values) {
   std::vector<std::string> others;
   for (const auto& [name, type] : values.vm_types) {
-    bool says_another = !type.kind.empty() && type.kind != "auto" && type.kind != values.kind;
-    if (says_another && std::ranges::find(others, type.kind) == others.end())
-      others.push_back(type.kind);
+    std::string make = make_of(type, values);
+    if (!make.empty() && make != values.kind && std::ranges::find(others, make) == others.end())
+      others.push_back(std::move(make));
   }
   return others;
 }
 
-expected<std::string> choose_kind(const std::vector<std::string>& served, std::string_view kind,
-                                  std::string_view isolation, const vm_type& machine) {
-  for (const auto& each : served)
-    if (!check_served(each, kind, isolation, machine))
+expected<std::string> choose_make(const std::vector<std::string>& served, std::string_view kind,
+                                  std::string_view isolation, const vm_type& machine,
+                                  const settings& values) {
+  const std::string wanted = make_of(machine, values);
+  bool of_kind = false; // some make would do, but for its image or processors
+  for (const auto& each : served) {
+    if (check_served(kind_of(each), kind, isolation, machine))
+      continue;
+    if (rest_of(each) == rest_of(wanted))
       return each;
+    of_kind = true;
+  }
+  if (of_kind)
+    return fail(ec::isolation_unavailable,
+                "vm_type: machines of " + wanted + " are not served here; `berth health` says why");
   // A kind that is served and was asked for by name says what it lacks itself.
-  std::string_view named = kind.empty() ? std::string_view{machine.kind} : kind;
-  bool is_served = std::ranges::find(served, named) != served.end();
+  std::string_view named = says_kind(kind) ? kind : std::string_view{machine.kind};
+  bool is_served = std::ranges::find(served, named, &kind_of) != served.end();
   return check_served(is_served ? std::string{named} : list_kinds(served), kind, isolation,
                       machine);
 }
 
-std::string list_kinds(const std::vector<std::string>& kinds) {
+std::string list_kinds(const std::vector<std::string>& makes) {
+  std::vector<std::string_view> kinds;
   std::string text;
-  for (const auto& each : kinds)
-    text += (text.empty() ? "" : ", ") + each;
+  for (const auto& make : makes)
+    if (std::ranges::find(kinds, kind_of(make)) == kinds.end()) {
+      kinds.push_back(kind_of(make));
+      text += (text.empty() ? "" : ", ") + std::string{kinds.back()};
+    }
   return text;
 }
 

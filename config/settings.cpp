@@ -149,6 +149,8 @@ void read_vm_type(object_reader& in, vm_type& to) {
   in.member("processes", to.processes);
   in.member("disk_mib", to.disk_mib);
   in.member("kind", to.kind);
+  in.member("image", to.image);
+  in.member("vcpus", to.vcpus);
 }
 
 void read_doors(object_reader& in, settings& to) {

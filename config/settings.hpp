@@ -77,6 +77,10 @@ struct vm_type {
   std::uint64_t disk_mib = 256;
   /// Machine kind that must serve; empty: settings.kind.
   std::string kind;
+  /// Image and processors of virtual machines; empty and 0: those of the kind's own settings. Only
+  /// of a type whose kind is a virtual one.
+  std::string image{};
+  std::uint32_t vcpus = 0;
 
   bool operator==(const vm_type&) const = default;
 };

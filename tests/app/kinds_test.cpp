@@ -87,6 +87,33 @@ assert (kinds["virtual"], kinds["plain"]) == ("qemu", "namespace"), kinds
   CHECK(answer["vm_id"].get<std::string>().starts_with("vm-"));
 }
 
+TEST_CASE("A machine type has processors and memory of its own") {
+  NEEDS_SERVER();
+  server_home home;
+  NEEDS_IMAGE(home);
+  auto settings = small_image;
+  settings["vm_types"]["two"] = {{"kind", "qemu"}, {"vcpus", 2}, {"memory_mib", 300}};
+  settings["vm_types"]["none"] = {{"kind", "qemu"}, {"image", "no-such-image"}};
+  server serving{home, settings};
+  REQUIRE_SCRIPT(serving, script(R"py(
+def look(**wish):
+    got = client.ask("run", language="bash", code="nproc", **wish)
+    return got["machine_kind"], got["stdout"].decode().strip()
+made = client.ask("open_session", name="two", vm_type="two")
+assert made["machine_kind"] == "qemu" and made["memory_mib"] == 300, made
+assert look(session="two") == ("qemu", "2"), look(session="two")
+assert look(isolation="vm") == ("qemu", "1"), look(isolation="vm")
+child = client.ask("fork", session="two", count=1)["sessions"][0]
+assert look(session=child["session"]) == ("qemu", "2"), child
+try:
+    client.ask("open_session", vm_type="none")
+    raise AssertionError("a session was served by less than it asked for")
+except Refused as why:
+    assert why.name == "isolation_unavailable" and "no-such-image" in why.detail, why
+assert any("qemu:no-such-image: not served" in line for line in client.ask("health")["isolation"])
+)py"));
+}
+
 TEST_CASE("A virtual machine's session survives the death of its server, with its files") {
   NEEDS_SERVER();
   server_home home;

@@ -5,6 +5,7 @@
 #include "actors/stream_hub.hpp"
 #include "actors/supervisor.hpp"
 #include "actors/validator.hpp"
+#include "config/kinds.hpp"
 #include "store/snapshot_catalog.hpp"
 #include "tests/support/actors.hpp"
 #include "tests/support/scripted_machines.hpp"
@@ -198,7 +199,7 @@ class scripted_house : public actors {
 public:
   explicit scripted_house(settings values = small_settings(), std::vector<session_info> past = {},
                           std::vector<saved_state> saved = {},
-                          std::vector<std::string> kinds = {"namespace"})
+                          std::vector<std::string> makes = {"namespace"})
     : config(std::make_shared<const settings>(std::move(values))) {
     for (const saved_state& each : saved)
       states->catalog.put(each);
@@ -208,9 +209,10 @@ public:
     spool = system().spawn(scripted_spool, std::make_shared<spooled_files>());
     hub = spawn_stream_hub(system(), {.config = config, .sink = nullptr, .spool = spool});
     validator = spawn_validator(system(), *config);
-    std::vector<machines::machine_source*> sources;
-    for (const auto& kind : kinds)
-      sources.push_back(kind == "qemu" ? &virtual_source : &source);
+    std::vector<make_source> sources;
+    for (const auto& make : makes)
+      sources.push_back(
+          {.make = make, .source = kind_of(make) == "qemu" ? &virtual_source : &source});
     supervisor = spawn_supervisor(system(), {.config = config,
                                              .sources = std::move(sources),
                                              .hub = hub,
@@ -223,7 +225,7 @@ public:
                                        .validator = validator,
                                        .history = history,
                                        .hub = hub,
-                                       .kinds = kinds,
+                                       .makes = makes,
                                        .isolation = {}});
     settle();
   }
