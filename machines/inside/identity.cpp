@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/inside/identity.hpp"
 
-#include "messages/fd.hpp"
-
 #include <linux/random.h>
 #include <sys/ioctl.h>
 
@@ -82,18 +80,20 @@ int set_clock(std::int64_t unix_us) {
   return result(::clock_settime(CLOCK_REALTIME, &now));
 }
 
-int set_hostname(const std::string& name) {
+int host_names::open() {
+  own_.reset(::open("/proc/thread-self/ns/uts", O_RDONLY | O_CLOEXEC));
+  const std::string guests = "/proc/" + std::to_string(find_guest()) + "/ns/uts";
+  guests_.reset(::open(guests.c_str(), O_RDONLY | O_CLOEXEC));
+  return own_ && guests_ ? 0 : -errno;
+}
+
+int host_names::set(const std::string& name) const {
   if (name.empty() || name.size() > 63)
     return -EINVAL;
-  static pid_t guest = find_guest();
-  owned_fd own{::open("/proc/thread-self/ns/uts", O_RDONLY | O_CLOEXEC)};
-  owned_fd its{
-      ::open(("/proc/" + std::to_string(guest) + "/ns/uts").c_str(), O_RDONLY | O_CLOEXEC)};
-  if (!own || !its || ::sethostname(name.data(), name.size()) != 0
-      || ::setns(its.get(), CLONE_NEWUTS) != 0)
+  if (::sethostname(name.data(), name.size()) != 0 || ::setns(guests_.get(), CLONE_NEWUTS) != 0)
     return -errno;
   int done = result(::sethostname(name.data(), name.size()));
-  return ::setns(own.get(), CLONE_NEWUTS) == 0 ? done : -errno;
+  return ::setns(own_.get(), CLONE_NEWUTS) == 0 ? done : -errno;
 }
 
 } // namespace berth::machines::inside

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/fd.hpp"
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -18,8 +20,18 @@ int reseed(std::span<const char> entropy);
 /// Sets the clock; microseconds since 1970. Returns 0 or -errno.
 int set_clock(std::int64_t unix_us);
 
-/// Sets the host name, here and in the machine, which has a name space of its own for it. Returns 0
-/// or -errno.
-int set_hostname(const std::string& name);
+/// The host name, here and in the machine, which has a name space of its own for it.
+class host_names {
+public:
+  /// Finds both, once the guest is there: to look for it takes long under emulation, and is done
+  /// before a template is frozen. Returns 0 or -errno.
+  int open();
+  /// Returns 0 or -errno.
+  int set(const std::string& name) const;
+
+private:
+  owned_fd own_;
+  owned_fd guests_;
+};
 
 } // namespace berth::machines::inside

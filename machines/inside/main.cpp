@@ -74,6 +74,9 @@ public:
                       || std::holds_alternative<guest::kernel_ended>(frame);
     if (ends)
       tell_usage();
+    if (std::holds_alternative<guest::hello>(frame))
+      if (int error = names_.open(); error != 0)
+        end_machine(std::string{"the guest is not found: "} + std::strerror(-error));
     if (std::holds_alternative<guest::renewed>(frame))
       frame = renewed_;
     std::visit([this](const auto& one) { port_.send(guest::encode_frame(one)); }, frame);
@@ -101,7 +104,7 @@ private:
     if (error == 0)
       error = set_clock(message.clock_us);
     if (error == 0 && !message.hostname.empty())
-      error = set_hostname(message.hostname);
+      error = names_.set(message.hostname);
     renewed_.error = error == 0 ? std::string{} : std::strerror(-error);
     // The guest has its interpreters told, and its answer, without a privilege, stands for ours.
     machine_->send(std::move(message));
@@ -141,6 +144,7 @@ private:
   const boot_options options_;
   std::shared_ptr<machine> machine_;
   port port_;
+  host_names names_;
   /// The answer to the last renewal.
   guest::renewed renewed_;
   bool watching_ = false;

@@ -116,6 +116,11 @@ void template_maker::on_frame(guest::from_guest frame) {
 }
 
 void template_maker::after_hello() {
+  // Those of most machines: what is so already is not done again in each of them.
+  const auto& usual = engine_.settings().defaults;
+  channel_->send(guest::limit{.memory_bytes = usual.memory_bytes,
+                              .processes = usual.processes,
+                              .disk_bytes = usual.disk_bytes});
   const auto& there = made_->hello.languages;
   first_ = std::ranges::find(there, "python") != there.end();
   if (first_)

@@ -29,9 +29,12 @@ constexpr std::chrono::seconds end_within{12};
 /// A machine that is put away is left alone for so long: its end takes a processor's time, which
 /// the answer that its last job waits for shall have first.
 constexpr std::chrono::milliseconds answer_first{2};
-/// A machine that is up and not used runs an idle program after so long: what it does first is
-/// slow.
-constexpr std::chrono::milliseconds heat_after{15};
+/// A machine that is up and not used runs an idle program: what it does first is slow. Only when no
+/// machine was asked for so long: until then the processors are for those that are.
+constexpr std::chrono::milliseconds heat_after{150};
+/// Machines that have done so and are not used yet. Code that was translated ahead takes more
+/// memory than the machine otherwise needs; beyond these, that counts more than the first answer.
+constexpr std::size_t heated_unused_max = 2;
 constexpr std::chrono::seconds heat_within{5};
 /// Processes that end before their guest ran, one after the other, until a machine is lost.
 constexpr std::size_t failed_starts_max = 2;
@@ -113,6 +116,7 @@ public:
   void source_gone();
   const std::string& id() const { return spec_.id; }
   const vm_state* state_at(checkpoint_number checkpoint) const;
+  bool heated_unused() const { return heated_ && !channel_->spoken_to(); }
 
 private:
   /// What the machine does besides serving.
@@ -131,7 +135,8 @@ private:
   void on_frame(guest::from_guest frame);
   bool is_own(const guest::from_guest& frame);
   void on_used(const guest::used& message);
-  void heat_soon();
+  void plan_heat();
+  void heat_after_calm(reactor::clock::duration wait);
   void heat();
   void heated();
   void stop_for_freeze();
@@ -169,6 +174,7 @@ private:
   reactor::token heat_timer_ = 0;
   std::vector<std::string> to_heat_;
   std::uint32_t own_jobs_ = 0; // that run
+  bool heated_ = false;
   bool said_hello_ = false;
   bool hears_rest_ = false; // its process is dead
   bool asked_to_end_ = false;
@@ -213,7 +219,15 @@ public:
   /// A process that waits for a state of the template.
   std::shared_ptr<virtual_machine> take_process(const std::shared_ptr<const vm_template>& of,
                                                 const std::string& name);
-  void adopt(const std::shared_ptr<one_machine>& one) { machines_.push_back(one); }
+  void adopt(const std::shared_ptr<one_machine>& one) {
+    machines_.push_back(one);
+    last_asked_ = reactor::clock::now();
+  }
+  /// How long until nobody has asked for a machine for `heat_after`.
+  reactor::clock::duration until_calm() const {
+    return last_asked_ + heat_after - reactor::clock::now();
+  }
+  std::size_t heated_unused() const;
   void forget(const std::shared_ptr<one_machine>& one) { std::erase(machines_, one); }
   /// The newest other machine of that id: one that replaces another may have its id.
   std::shared_ptr<one_machine> find(std::string_view id, const one_machine* asks) const;
@@ -252,6 +266,7 @@ private:
   /// Templates of saved states that are not the present ones.
   std::map<std::string, std::weak_ptr<const vm_template>> older_;
   std::uint64_t uses_ = 0;
+  reactor::clock::time_point last_asked_;
   bool ending_ = false;
 
   mutable std::mutex mutex_;
@@ -483,6 +498,12 @@ vm_source::shared_state::find(std::string_view id, const one_machine* asks) cons
     if ((*one)->id() == id && one->get() != asks)
       return *one;
   return nullptr;
+}
+
+std::size_t vm_source::shared_state::heated_unused() const {
+  auto count =
+      std::ranges::count_if(machines_, [](const auto& one) { return one->heated_unused(); });
+  return static_cast<std::size_t>(count);
 }
 
 void vm_source::shared_state::shut_down() {
@@ -723,27 +744,36 @@ void vm_source::one_machine::say_hello() {
     if (std::ranges::find(template_->warm, language) != template_->warm.end())
       listener_->on_frame(guest::warmed{language});
   if (!asked_to_end_)
-    heat_soon();
+    plan_heat();
 }
 
-void vm_source::one_machine::heat_soon() {
+void vm_source::one_machine::plan_heat() {
   for (const auto& language : spec_.warm)
     if (*idle_program(language) != '\0'
         && std::ranges::find(template_->warm, language) != template_->warm.end())
       to_heat_.push_back(language);
-  if (to_heat_.empty())
-    return;
-  heat_timer_ = source_->loop.after(heat_after, [self = shared_from_this()] {
+  if (!to_heat_.empty())
+    heat_after_calm(heat_after);
+}
+
+void vm_source::one_machine::heat_after_calm(reactor::clock::duration wait) {
+  auto whole = std::chrono::ceil<std::chrono::milliseconds>(wait);
+  heat_timer_ = source_->loop.after(whole, [self = shared_from_this()] {
     self->heat_timer_ = 0;
-    self->heat();
+    if (auto longer = self->source_->until_calm(); longer > reactor::clock::duration::zero())
+      self->heat_after_calm(longer);
+    else
+      self->heat();
   });
 }
 
 /// Runs what does nothing, so that the machine's first job finds its code translated. Jobs that
 /// come meanwhile wait for it.
 void vm_source::one_machine::heat() {
-  if (doing_ != doing::serving || channel_->spoken_to() || asked_to_end_)
+  if (doing_ != doing::serving || channel_->spoken_to() || ending()
+      || source_->heated_unused() >= heated_unused_max)
     return;
+  heated_ = true;
   channel_->pause(until_heated);
   for (const auto& language : to_heat_) {
     guest::start_job job;
