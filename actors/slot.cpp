@@ -26,6 +26,9 @@ namespace {
 
 using caf::timeout_atom;
 
+/// How long after a source's own limit its word may come that a machine was not up in time.
+constexpr std::chrono::seconds its_word_within{5};
+
 /// What a slot wants to be woken for.
 enum class wake : std::uint8_t { start, warm, deadline, force, files, watch, context, kill, state };
 
@@ -387,7 +390,12 @@ void slot_logic::on_fill(const fill_slot& request, const open_files& files) {
   }
   auto listener = std::make_shared<forwarder>(caf::actor_cast<slot_self>(self_), machine_number_);
   machine_ = parts_.source->start(spec, std::move(listener));
-  wake_later(std::chrono::milliseconds{parts_.start_timeout_ms}, wake::start, 0);
+  // A source that sees to the time itself has the first word.
+  std::chrono::milliseconds within{parts_.start_timeout_ms};
+  auto its_own = parts_.source->start_within();
+  if (its_own > std::chrono::milliseconds{})
+    within = std::max(within, its_own + its_word_within);
+  wake_later(within, wake::start, 0);
 }
 
 void slot_logic::on_hello(const guest::hello& message) {

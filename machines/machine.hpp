@@ -4,6 +4,7 @@
 #include "messages/fd.hpp"
 #include "messages/guest.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -147,6 +148,9 @@ public:
   /// Starts a machine; what becomes of it is told to the listener, which must outlive on_gone.
   virtual std::shared_ptr<machine> start(const machine_spec& spec,
                                          std::shared_ptr<machine_listener> listener) = 0;
+  /// What the source itself allows a machine until its hello, and sees to; zero where it does not.
+  /// The first of a kind may have to wait for a template.
+  virtual std::chrono::milliseconds start_within() const { return {}; }
   /// What holds a machine of this kind, one line a fact, for `doctor` and `health`.
   virtual std::vector<std::string> isolation() const = 0;
 };

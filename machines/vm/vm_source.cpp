@@ -1141,11 +1141,8 @@ vm_source::vm_source(std::unique_ptr<vm_engine> engine, std::string start_comman
   : kind_(engine->kind())
   , state_(std::make_shared<shared_state>(std::move(engine), loop)) {
   state_->start_command = std::move(start_command);
-  loop.post([state = state_] {
-    state->engine->open();
-    state->with_template(vm_memory_mib(state->settings.defaults),
-                         [](const std::shared_ptr<const vm_template>&, const std::string&) {});
-  });
+  // No template yet: where nobody asks for a machine, none is booted and no spare waits.
+  loop.post([state = state_] { state->engine->open(); });
 }
 
 vm_source::~vm_source() {
@@ -1174,12 +1171,21 @@ std::shared_ptr<machine> vm_source::start(const machine_spec& spec,
   return one;
 }
 
+std::chrono::milliseconds vm_source::start_within() const {
+  return state_->settings.hello_within;
+}
+
 std::vector<std::string> vm_source::isolation() const {
   return state_->isolation();
 }
 
 std::string vm_source::wait_ready(std::chrono::milliseconds limit) {
-  return state_->wait_template(vm_memory_mib(state_->settings.defaults), limit);
+  const std::uint64_t memory_mib = vm_memory_mib(state_->settings.defaults);
+  state_->loop.post([state = state_, memory_mib] {
+    state->with_template(memory_mib,
+                         [](const std::shared_ptr<const vm_template>&, const std::string&) {});
+  });
+  return state_->wait_template(memory_mib, limit);
 }
 
 const std::string& vm_source::instance() const {

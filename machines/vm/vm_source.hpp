@@ -24,9 +24,10 @@ public:
   std::string_view kind() const override { return kind_; }
   std::shared_ptr<machine> start(const machine_spec& spec,
                                  std::shared_ptr<machine_listener> listener) override;
+  std::chrono::milliseconds start_within() const override;
   std::vector<std::string> isolation() const override;
-  /// Waits until the template of machines with default limits stands; not on the reactor's thread.
-  /// Empty, or why there is none.
+  /// Has the template of machines with default limits made and waits until it stands; not on the
+  /// reactor's thread. Without this it is made for the first machine. Empty, or why there is none.
   std::string wait_ready(std::chrono::milliseconds limit);
   /// Id of the instance, part of the names of all it owns on the host.
   const std::string& instance() const;

@@ -182,6 +182,18 @@ TEST_CASE_METHOD(slot_fixture, "A machine that does not come up in time is lost"
   CHECK(ears->changes.back().state == slot_state::empty);
 }
 
+TEST_CASE_METHOD(slot_fixture, "A source that sees to the time itself has the first word",
+                 "[slot]") {
+  source.within = 20s;
+  auto& machine = fill();
+  pass(21s);
+  CHECK_FALSE(machine.destroyed);
+  pass(5s);
+  CHECK(machine.destroyed);
+  machine.gone();
+  settle();
+}
+
 TEST_CASE_METHOD(slot_fixture, "A job ends with the exit code of the guest's kernel", "[slot]") {
   auto& machine = up();
   auto asked = ask<outcome>(slot_, job());

@@ -3,6 +3,7 @@
 
 #include "machines/machine.hpp"
 
+#include <chrono>
 #include <deque>
 #include <map>
 #include <memory>
@@ -132,6 +133,7 @@ public:
     made.push_back(std::make_shared<scripted_machine>(spec, std::move(listener)));
     return made.back();
   }
+  std::chrono::milliseconds start_within() const override { return within; }
   std::vector<std::string> isolation() const override { return {"none: scripted by a test"}; }
 
   /// Machines that were not told to go.
@@ -144,6 +146,7 @@ public:
   }
 
   std::vector<std::shared_ptr<scripted_machine>> made;
+  std::chrono::milliseconds within{};
 
 private:
   const std::string kind_;

@@ -3,6 +3,7 @@
 #include "tests/support/skip.hpp"
 
 #include <ctime>
+#include <thread>
 
 using namespace berth;
 using namespace berth::test;
@@ -97,6 +98,14 @@ TEST_CASE("a virtual machine says hello, runs programs and leaves nothing behind
   REQUIRE(listener->wait_gone());
   CHECK(listener->lost_count() == 0);
   CHECK(listener->gone_count() == 1);
+}
+
+TEST_CASE("nothing is booted, and no QEMU waits, before a virtual machine is asked for") {
+  vm_plant plant{"unasked", {}, false};
+  if (no_plant(plant))
+    return;
+  std::this_thread::sleep_for(std::chrono::seconds{2});
+  CHECK(plant.processes().empty());
 }
 
 TEST_CASE("a virtual machine has no network and another kernel than the host's") {

@@ -23,9 +23,10 @@ inline std::string vm_data_dir() {
 }
 
 /// A launcher, a reactor and a source of virtual machines, ended together. `problem` says why there
-/// is none.
+/// is none. One that does not `prepare` makes its template for its first machine.
 struct vm_plant {
-  explicit vm_plant(const std::string& name = "vm", machines::qemu_settings wanted = {})
+  explicit vm_plant(const std::string& name = "vm", machines::qemu_settings wanted = {},
+                    bool prepare = true)
     : settings(std::move(wanted)) {
     settings.runtime_dir = runtime_dir_of(::getpid()) + "-" + name;
     settings.probe = "not asked";
@@ -41,7 +42,8 @@ struct vm_plant {
       return;
     loop = std::make_unique<machines::reactor>();
     source = std::make_unique<machines::qemu_source>(settings, *image, std::move(launcher), *loop);
-    problem = source->wait_ready(template_limit);
+    if (prepare)
+      problem = source->wait_ready(template_limit);
   }
   ~vm_plant() {
     source.reset();
