@@ -54,6 +54,8 @@ constexpr std::uint32_t until_up = 1;
 constexpr std::uint32_t until_heated = 2;
 constexpr std::uint32_t until_back = 3;
 constexpr std::uint32_t until_saved = 4;
+/// Taken of what a console says.
+constexpr std::size_t cause_bytes_max = 200;
 /// How often a machine is stopped anew because its guest was saying something.
 constexpr int stops_max = 50;
 
@@ -65,6 +67,21 @@ machine_limits with_defaults(machine_limits asked, const machine_limits& default
   if (asked.disk_bytes == 0)
     asked.disk_bytes = defaults.disk_bytes;
   return asked;
+}
+
+/// What a console says of why a machine stopped, as ": why"; the guest may have written anything.
+std::string last_cause(const std::string& console) {
+  std::size_t at = std::string::npos;
+  for (std::string_view mark : {"Kernel panic", "berth: "})
+    if (auto found = console.rfind(mark); found != std::string::npos)
+      at = at == std::string::npos ? found : std::max(at, found);
+  if (at == std::string::npos)
+    return {};
+  std::string line = console.substr(at, cause_bytes_max);
+  line.resize(std::min(line.size(), line.find_first_of("\r\n")));
+  std::ranges::replace_if(
+      line, [](unsigned char c) { return c < ' ' || c > '~'; }, '?');
+  return ": " + line;
 }
 
 guest::renew fresh_identity(const std::string& hostname) {
@@ -145,6 +162,7 @@ private:
   void go_on(std::string error);
   void end_step(files_step step, checkpoint_number checkpoint, const std::string& error = {});
   void lose(std::string why);
+  void on_stopped();
   void on_process_end(const std::string& why, bool out_of_memory);
   void on_process_gone();
   void end();
@@ -672,7 +690,7 @@ void vm_source::one_machine::come_up() {
                       [weak, mine] {
                         auto self = weak.lock();
                         if (self && self->process_ == mine.lock())
-                          self->lose("the virtual machine stopped by itself");
+                          self->on_stopped();
                       },
                   .on_end =
                       [weak, mine](const std::string& why, bool out_of_memory) {
@@ -921,6 +939,16 @@ void vm_source::one_machine::lose(std::string why) {
   on_process_end("", false);
   if (processes_left_ == 0)
     gone();
+}
+
+/// The guest ended it, or its kernel did.
+void vm_source::one_machine::on_stopped() {
+  process_->console(
+      [weak = weak_from_this(), mine = std::weak_ptr{process_}](const std::string& console) {
+        auto self = weak.lock();
+        if (self && self->process_ && self->process_ == mine.lock())
+          self->lose("the virtual machine stopped by itself" + last_cause(console));
+      });
 }
 
 /// The process died, or there is none.
