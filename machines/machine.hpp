@@ -119,9 +119,9 @@ public:
   // States of the machine's files. Each is answered by on_files.
 
   /// What was written so far becomes a state that never changes, named `checkpoint`; the machine
-  /// goes on from it. No job may run, and live processes must stand in "/" as their directory: it
-  /// is then the new tree's "/" for them. Their open files stay those of the old tree, for reading;
-  /// while one of them is open for writing the step is refused, with the process and the path.
+  /// goes on from it. No job may run. Where states are files alone, live processes must stand in
+  /// "/", which is then the new tree's; they can read on what they have open, and while anything is
+  /// open for writing the step is refused, with the process and the path.
   virtual void freeze_files(checkpoint_number checkpoint) = 0;
   /// The tree is what it was at that checkpoint, which stays, as all others do. The same
   /// conditions; files still open lead to what is no longer there.
@@ -130,8 +130,8 @@ public:
   /// freeze or rollback.
   virtual void drop_files(checkpoint_number checkpoint) = 0;
   /// Writes what changed from `since` (0: from the empty machine) to `checkpoint`, its descendant,
-  /// to the descriptor in the format of docs/files-archive.md, while the machine runs on. Beyond
-  /// `bytes_max` it fails. Syncing is the caller's affair.
+  /// to the descriptor in the kind's format (files: docs/files-archive.md), while the machine runs
+  /// on. Beyond `bytes_max` it fails. Syncing is the caller's affair.
   virtual void save_files(checkpoint_number checkpoint, checkpoint_number since,
                           std::shared_ptr<const owned_fd> to, std::uint64_t bytes_max) = 0;
   /// Ends the machine from any state; on_gone follows.

@@ -14,13 +14,11 @@ namespace {
 
 constexpr uid_t ordinary_id = 12345;
 
-std::string told_as_ordinary_user(const std::string& lib_dir,
-                                  const std::function<std::string(plant&)>& test) {
+std::string told_as_ordinary_user(const std::function<std::string()>& test) {
   if (::setgid(ordinary_id) != 0 || ::setuid(ordinary_id) != 0)
     return "cannot change identity";
   try {
-    plant made{test_settings(lib_dir)};
-    return test(made);
+    return test();
   } catch (const std::exception& error) {
     return std::string{"it threw: "} + error.what();
   } catch (...) {
@@ -65,12 +63,19 @@ ran run(machines::machine& in, heard& listener, guest::start_job job) {
 
 std::string as_ordinary_user(const std::string& lib_dir,
                              const std::function<std::string(plant&)>& test) {
+  return as_ordinary_user([&] {
+    plant made{test_settings(lib_dir)};
+    return test(made);
+  });
+}
+
+std::string as_ordinary_user(const std::function<std::string()>& test) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0)
     return "no pipe";
   pid_t user = ::fork();
   if (user == 0) {
-    std::string told = told_as_ordinary_user(lib_dir, test);
+    std::string told = told_as_ordinary_user(test);
     bool whole = ::write(ends[1], told.data(), told.size()) == static_cast<ssize_t>(told.size());
     ::_exit(whole ? 0 : 1);
   }

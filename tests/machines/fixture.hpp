@@ -23,7 +23,7 @@
 namespace berth::test {
 
 /// How long anything may take before a test is said to hang.
-inline constexpr std::chrono::seconds hang_limit{20};
+inline constexpr std::chrono::seconds hang_limit{60};
 
 /// Keeps what a machine says, for a test to wait for.
 class heard : public machines::machine_listener {
@@ -183,7 +183,8 @@ ran run(machines::machine& in, heard& listener, const std::string& language,
         const std::string& code);
 
 /// Runs a test as an ordinary user, in a process of its own, which root can begin. Returns what it
-/// says, or how the process ended if not well.
+/// says, or how the process ended if not well. With `lib_dir` in a plant of that.
+std::string as_ordinary_user(const std::function<std::string()>& test);
 std::string as_ordinary_user(const std::string& lib_dir,
                              const std::function<std::string(plant&)>& test);
 

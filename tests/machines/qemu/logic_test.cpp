@@ -3,8 +3,10 @@
 #include "machines/kvm_probe.hpp"
 #include "machines/qemu/command_line.hpp"
 #include "machines/qemu/qmp.hpp"
+#include "machines/vm/vm_files.hpp"
 #include "machines/vm/vm_memory.hpp"
 #include "machines/vm/vm_state.hpp"
+#include "tests/support/temp_dir.hpp"
 
 #include <catch2/catch.hpp>
 #include <sys/mman.h>
@@ -13,6 +15,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <fcntl.h>
+#include <fstream>
 #include <future>
 #include <mutex>
 
@@ -288,4 +291,56 @@ TEST_CASE("a process's own pages are read, and put into another one's memory") {
   CHECK(at[4096 * 9] == 'z');
   CHECK(at[0] == 'b');
   ::munmap(place, size);
+}
+
+TEST_CASE("a template on disk is what was written, or refused") {
+  vm_template made;
+  made.shape.memory_mib = 4;
+  made.key = "0123456789abcdef";
+  made.hello.languages = {"bash"};
+  made.warm = {"bash"};
+  owned_fd memory = make_memory_file(vm_memory::file_name, 4 << 20);
+  const std::string page(4096, 'p');
+  REQUIRE(::pwrite(memory.get(), page.data(), page.size(), 1 << 20) == 4096);
+  made.memory = std::make_shared<owned_fd>(std::move(memory));
+  made.state.devices = std::make_shared<owned_fd>(make_memory_file("devices", 100));
+  const temp_dir dir;
+  const std::string path = dir.path() + "/one.vmt";
+  std::string id;
+  const auto written = vm_files::write_template(path, made, id);
+  REQUIRE(written.why.empty());
+
+  std::string why;
+  auto read = vm_files::read_template(path, why);
+  INFO(why);
+  REQUIRE(read);
+  CHECK(read->id == id);
+  CHECK(read->key == made.key);
+  CHECK(read->shape == made.shape);
+  CHECK(read->hello.languages == made.hello.languages);
+  CHECK(read->warm == made.warm);
+  std::string back(4096, ' ');
+  CHECK(::pread(read->memory->get(), back.data(), back.size(), 1 << 20) == 4096);
+  CHECK(back == page);
+
+  std::ifstream in{path, std::ios::binary};
+  const std::string whole{std::istreambuf_iterator<char>{in}, {}};
+  auto is_refused = [&](const std::string& content) {
+    std::ofstream{path, std::ios::binary | std::ios::trunc} << content;
+    why.clear();
+    return !vm_files::read_template(path, why) && why == path + ": is damaged";
+  };
+  CHECK(is_refused(""));
+  CHECK(is_refused(whole + "x"));
+  for (std::size_t size : {std::size_t{1}, std::size_t{39}, whole.size() / 2, whole.size() - 1})
+    CHECK(is_refused(whole.substr(0, size)));
+  // The head and what follows byte by byte, the pages and the digest here and there.
+  for (std::size_t i = 0; i < whole.size(); i += i < 400 ? 1 : 97) {
+    std::string flipped = whole;
+    flipped[i] = static_cast<char>(flipped[i] ^ 0x40);
+    INFO(i);
+    CHECK(is_refused(flipped));
+  }
+  std::ofstream{path, std::ios::binary | std::ios::trunc} << whole;
+  CHECK(vm_files::read_template(path, why));
 }

@@ -6,10 +6,10 @@
 #include "machines/qemu/launcher.hpp"
 #include "machines/qemu/qemu_machine.hpp"
 #include "tests/machines/fixture.hpp"
+#include "tests/support/skip.hpp"
 
 #include <cstdlib>
-#include <fstream>
-#include <set>
+#include <optional>
 
 namespace berth::test {
 
@@ -22,26 +22,41 @@ inline std::string vm_data_dir() {
   return given != nullptr ? given : std::string{BERTH_BUILD_DIR} + "/vm";
 }
 
+inline machines::qemu_settings patient() {
+  machines::qemu_settings settings;
+  settings.hello_within = template_limit;
+  return settings;
+}
+
+/// The image that tests boot. BERTH_VM_IMAGE names another that is in the same place: one with more
+/// languages, say.
+inline expected<machines::image> vm_image() {
+  const char* given = std::getenv("BERTH_VM_IMAGE");
+  return machines::find_image(vm_data_dir(), given != nullptr ? given : "minimal");
+}
+
 /// A launcher, a reactor and a source of virtual machines, ended together. `problem` says why there
 /// is none. One that does not `prepare` makes its template for its first machine.
 struct vm_plant {
-  explicit vm_plant(const std::string& name = "vm", machines::qemu_settings wanted = {},
-                    bool prepare = true)
+  explicit vm_plant(const std::string& name = "vm", machines::qemu_settings wanted = patient(),
+                    std::optional<machines::image> from = {}, bool prepare = true)
     : settings(std::move(wanted)) {
     settings.runtime_dir = runtime_dir_of(::getpid()) + "-" + name;
     settings.probe = "not asked";
-    settings.hello_within = template_limit;
-    auto image = machines::find_image(vm_data_dir(), "minimal");
-    if (!image) {
-      problem = "no image: " + to_refusal(image.error()).detail;
-      return;
+    if (!from) {
+      auto found = vm_image();
+      if (!found) {
+        problem = "no image: " + to_refusal(found.error()).detail;
+        return;
+      }
+      from = *found;
     }
     auto launcher = machines::start_launcher(settings, problem);
     launcher_pid = launcher.pid;
     if (!launcher)
       return;
     loop = std::make_unique<machines::reactor>();
-    source = std::make_unique<machines::qemu_source>(settings, *image, std::move(launcher), *loop);
+    source = std::make_unique<machines::qemu_source>(settings, *from, std::move(launcher), *loop);
     if (prepare)
       problem = source->wait_ready(template_limit);
   }
@@ -52,22 +67,12 @@ struct vm_plant {
     std::filesystem::remove_all(settings.runtime_dir, error);
   }
 
-  std::pair<std::shared_ptr<machines::machine>, std::shared_ptr<heard>>
-  start(const std::string& id, machines::machine_limits limits = {},
-        std::vector<std::string> warm = {}) {
-    auto listener = std::make_shared<heard>();
-    return {source->start({.id = id, .limits = limits, .warm = std::move(warm)}, listener),
-            listener};
-  }
-
-  /// The processes of its QEMUs.
-  std::set<pid_t> processes() const {
-    std::set<pid_t> found;
-    std::ifstream children{"/proc/" + std::to_string(launcher_pid) + "/task/"
-                           + std::to_string(launcher_pid) + "/children"};
-    for (pid_t pid = 0; children >> pid;)
-      found.insert(pid);
-    return found;
+  /// For cases that cannot run without.
+  bool is_missing() const {
+    if (source && problem.empty())
+      return false;
+    skip("no virtual machine can be made here: " + problem);
+    return true;
   }
 
   machines::qemu_settings settings;
