@@ -46,6 +46,11 @@ decoded<std::string> first_text(const json& from, const aliases& names) {
   return std::string{};
 }
 
+/// Whether a pattern works on steps of its caller's.
+bool takes_steps(workflow_pattern pattern) {
+  return pattern != workflow_pattern::optimization && pattern != workflow_pattern::vm_execution;
+}
+
 std::string without_slash(std::string url) {
   while (!url.empty() && url.back() == '/')
     url.pop_back();
@@ -233,6 +238,11 @@ decoded<workflow_request> read_workflow(const json& body, workflow_pattern patte
     if (!step)
       return at_place("steps[" + std::to_string(i) + "]", step.why());
     what.steps.push_back(std::move(*step));
+  }
+  // Legacy clients may send the list with every pattern.
+  if (!what.steps.empty() && !takes_steps(pattern)) {
+    made.warnings.push_back("steps: this pattern has its own, those of the request are not used");
+    what.steps.clear();
   }
   if (auto wish = first_of(body, {"async"}); wish.is_boolean())
     made.async = wish.get<bool>();

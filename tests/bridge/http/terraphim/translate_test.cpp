@@ -236,9 +236,9 @@ TEST_CASE("What the web applications send beside the contract is understood", "[
   CHECK(*got.what.threshold == 8.5);
   CHECK(got.what.prompt
         == "write\n\nPrevious version:\ndraft\n\nTo be improved:\n{\"focusAreas\":[\"tone\"]}");
-  CHECK(got.what.steps.at(0).id == "one");
+  CHECK(got.what.steps.empty());
   CHECK(got.what.model == model_choice{});
-  REQUIRE(got.warnings.size() == 1);
+  REQUIRE(got.warnings.size() == 2);
   CHECK(got.warnings[0].find("https://elsewhere") != std::string::npos);
 }
 
@@ -258,13 +258,26 @@ TEST_CASE("A model of an endpoint that is not configured goes with it", "[terrap
   CHECK(got.what.model.base_url.empty());
   CHECK(got.what.model.provider.empty());
   CHECK(*got.what.model.temperature == 0.7);
-  CHECK(got.warnings.size() == 1);
+  CHECK(got.warnings.size() == 2);
   // Bounds are found there too.
   CHECK(got.what.rounds_max == 5);
   CHECK(*got.what.threshold == 8.5);
   auto here = understood({{"prompt", "write"}, {"llm_config", {{"model", "m"}}}});
   CHECK(here.what.model.model == "m");
   CHECK(here.warnings.empty());
+}
+
+TEST_CASE("Steps for a pattern that has its own are left aside, and that is said", "[terraphim]") {
+  json body{{"prompt", "better"}, {"steps", {{{"id", "a"}, {"prompt", "do"}}}}};
+  for (auto pattern : {workflow_pattern::optimization, workflow_pattern::vm_execution}) {
+    auto got = understood(body, pattern);
+    CHECK(got.what.steps.empty());
+    REQUIRE(got.warnings.size() == 1);
+    CHECK(got.warnings[0].starts_with("steps: "));
+  }
+  auto chain = understood(body);
+  CHECK(chain.what.steps.size() == 1);
+  CHECK(chain.warnings.empty());
 }
 
 TEST_CASE("A chain's answer has its steps beside the result too", "[terraphim]") {
