@@ -8,6 +8,7 @@
 #include "bridge/json.hpp"
 #include "config/settings.hpp"
 #include "machines/host_facts.hpp"
+#include "machines/image/image.hpp"
 
 #include <caf/actor_system.hpp>
 #include <caf/scoped_actor.hpp>
@@ -17,6 +18,7 @@
 #include <array>
 #include <cstdio>
 #include <memory>
+#include <set>
 #include <string_view>
 #include <unistd.h>
 
@@ -75,6 +77,24 @@ fact guest_program() {
           .needed = true,
           .found = ok ? path : path + " is missing",
           .mend = ok ? "" : "build or install Berth whole: the guest belongs beside the program"};
+}
+
+/// Images that virtual machines boot from, as the settings name them.
+std::set<std::string> images_wanted(const settings& values) {
+  std::set<std::string> names{values.qemu.image};
+  for (const auto& [type, machine] : values.vm_types)
+    if (!machine.image.empty())
+      names.insert(machine.image);
+  return names;
+}
+
+fact of_image(const settings& values, const std::string& name) {
+  auto found = machines::find_image(values.data_dir, name);
+  return {.name = "image " + name,
+          .ok = static_cast<bool>(found),
+          .needed = values.kind == "qemu" && name == values.qemu.image,
+          .found = found ? found->directory : terminal::clean(to_refusal(found.error()).detail),
+          .mend = found ? "" : "virtual machines need it: berth image build " + name};
 }
 
 /// Names of models that are shown of one endpoint.
@@ -146,6 +166,8 @@ int command_doctor(bool as_json, const serve_options& options) {
   all.facts.push_back(guest_program());
   for (const auto& found : machines::host_facts())
     all.facts.push_back(of_host(found));
+  for (const auto& image : images_wanted(*values))
+    all.facts.push_back(of_image(*values, image));
   if (auto models = look_at_models(*values))
     for (std::size_t i = 0; i < models->endpoints.size(); ++i)
       all.facts.push_back(of_endpoint(models->endpoints[i], i + 1));
