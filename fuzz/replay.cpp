@@ -12,13 +12,22 @@
 int main(int argc, char** argv) {
   using target = void (*)(std::span<const char>);
   const std::pair<const char*, target> targets[] = {
-      {"messages", berth::fuzz::messages},           {"frames", berth::fuzz::frames},
-      {"settings_file", berth::fuzz::settings_file}, {"roles_config", berth::fuzz::roles_config},
-      {"programs", berth::fuzz::programs},           {"http_json", berth::fuzz::http_json},
-      {"http_form", berth::fuzz::http_form},         {"model_text", berth::fuzz::model_text},
-      {"ollama_answer", berth::fuzz::ollama_answer}, {"openai_answer", berth::fuzz::openai_answer},
-      {"zmq_message", berth::fuzz::zmq_message},     {"packets", berth::fuzz::packets},
-      {"journal_log", berth::fuzz::journal_log},     {"archives", berth::fuzz::archives},
+      {"messages", berth::fuzz::messages},
+      {"frames", berth::fuzz::frames},
+      {"settings_file", berth::fuzz::settings_file},
+      {"roles_config", berth::fuzz::roles_config},
+      {"programs", berth::fuzz::programs},
+      {"http_json", berth::fuzz::http_json},
+      {"http_form", berth::fuzz::http_form},
+      {"model_text", berth::fuzz::model_text},
+      {"ollama_answer", berth::fuzz::ollama_answer},
+      {"openai_answer", berth::fuzz::openai_answer},
+      {"zmq_message", berth::fuzz::zmq_message},
+      {"packets", berth::fuzz::packets},
+      {"journal_log", berth::fuzz::journal_log},
+      {"archives", berth::fuzz::archives},
+      {"firecracker_answer", berth::fuzz::firecracker_answer},
+      {"firecracker_memory", berth::fuzz::firecracker_memory},
   };
   target run = nullptr;
   for (auto [name, function] : targets)

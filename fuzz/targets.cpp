@@ -11,6 +11,8 @@
 #include "bridge/zmq/envelope.hpp"
 #include "config/role_book.hpp"
 #include "config/settings.hpp"
+#include "machines/firecracker/api.hpp"
+#include "machines/firecracker/fault_handler.hpp"
 #include "machines/namespace/archive.hpp"
 #include "machines/namespace/packet_link.hpp"
 #include "messages/codec.hpp"
@@ -103,6 +105,42 @@ void frames(std::span<const char> data) {
       (void)guest::decode_frame<guest::to_guest>(*body);
     }
   }
+}
+
+void firecracker_answer(std::span<const char> data) {
+  if (data.empty())
+    return;
+  namespace fc = machines::firecracker;
+  using state = fc::answer_reader::state;
+  const std::string_view text{data.data() + 1, data.size() - 1};
+  const std::size_t cut = std::min<std::size_t>(static_cast<unsigned char>(data[0]), text.size());
+  fc::answer_reader whole;
+  const state at_once = whole.push(text);
+  fc::answer_reader pieces;
+  state in_two = pieces.push(text.substr(0, cut));
+  if (in_two == state::whole)
+    return; // what follows would be another answer
+  in_two = pieces.push(text.substr(cut));
+  hold(at_once == in_two);
+  hold((at_once == state::broken) == !whole.why().empty());
+  if (at_once != state::whole)
+    return;
+  hold(whole.status() == pieces.status() && whole.body() == pieces.body());
+  hold(whole.body().size() <= fc::body_bytes_max);
+  auto said = fc::read_reply(whole.status(), whole.body());
+  hold(said.ok() == (said.status == 204 || (said.status == 200 && said.value.is_object())));
+  hold(said.error.size() <= fc::fault_bytes_max);
+}
+
+void firecracker_memory(std::span<const char> data) {
+  constexpr std::uint64_t memory_bytes = 1 << 30;
+  auto regions = machines::read_regions({data.data(), data.size()}, memory_bytes);
+  if (!regions)
+    return;
+  hold(!regions->empty());
+  for (const auto& one : *regions)
+    hold(one.offset <= memory_bytes && one.bytes <= memory_bytes - one.offset
+         && one.address + one.bytes >= one.address);
 }
 
 void settings_file(std::span<const char> data) {

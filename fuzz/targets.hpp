@@ -36,6 +36,11 @@ void packets(std::span<const char> data);
 /// A roles' configuration that a client posts, and as changes on disk.
 void roles_config(std::span<const char> data);
 
+/// An answer of Firecracker's API, cut in two where the first byte says.
+void firecracker_answer(std::span<const char> data);
+/// What Firecracker says of its guest's memory.
+void firecracker_memory(std::span<const char> data);
+
 /// An archive of a machine's files.
 void archives(std::span<const char> data);
 

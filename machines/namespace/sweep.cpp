@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
 
 namespace berth::machines {
@@ -80,6 +81,10 @@ void remove_instance(int parent, const std::string& id) {
   owned_fd dir{::openat(parent, id.c_str(), O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW)};
   if (!dir)
     return;
+  // Firecrackers' directories: whoever could write there is dead. Links are not followed.
+  std::error_code error;
+  std::filesystem::remove_all("/proc/self/fd/" + std::to_string(dir.get()) + "/machines", error);
+  ::unlinkat(dir.get(), "states", AT_REMOVEDIR);
   ::unlinkat(dir.get(), "root", AT_REMOVEDIR);
   ::unlinkat(dir.get(), "groups", 0);
   ::unlinkat(dir.get(), "lock", 0);

@@ -30,16 +30,16 @@ enum class request_kind : std::uint32_t {
   /// Puts such pages into the memory of one that has not run yet. Answered.
   write_memory,
 
-  // Of Firecracker, whose files the launcher keeps. All are answered.
+  // Of Firecracker, whose files the launcher keeps. All but `drop` are answered.
 
   /// Connects to the socket that is called `text` in the directory of `number`.
   connect,
   /// Takes the state that `number` has written, which has a number of its own from then on:
-  /// `state`.
+  /// `state`. Answered with its memory and its devices, open for reading.
   keep,
   /// Makes such a state of descriptors: memory, devices, and pages where there are any.
   make,
-  /// The state is not needed any more. Not answered.
+  /// The state is not needed any more.
   drop,
 };
 
@@ -50,7 +50,7 @@ struct request {
   /// Of `launch`: what the process may use.
   std::uint64_t memory_bytes = 0;
   std::uint64_t processes = 0;
-  /// Of memory: the most that may be written.
+  /// Of memory: the most that may be written. Of Firecracker's `launch`, how much its guest has.
   std::uint64_t bytes_max = 0;
   /// Of Firecracker: the kept state that it is to begin with, 0: it boots; and whether its memory
   /// comes by userfaultfd.

@@ -236,6 +236,11 @@ void vm_process::ended(std::string why, bool out_of_memory) {
     told_.on_end(why_, out_of_memory_);
 }
 
+void vm_process::give_up(const std::string& why) {
+  ended(why, false);
+  gone();
+}
+
 void vm_process::gone() {
   ended("the launcher has ended", false);
   if (std::exchange(gone_, true))

@@ -90,6 +90,9 @@ protected:
   /// It is dead: lets go what it had.
   virtual void let_go() = 0;
 
+  /// It will never be: its end is told as that of one that was.
+  void give_up(const std::string& why);
+
   static std::string error_of(const launcher::report& said);
 
   const std::shared_ptr<launcher_link> link_;

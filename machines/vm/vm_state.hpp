@@ -22,7 +22,7 @@ bool seal(int fd);
 /// What a hypervisor keeps of a state outside of its descriptors, as long as anybody has the state.
 /// On the reactor's thread.
 struct vm_keeping {
-  std::shared_ptr<const void> place;
+  std::shared_ptr<void> place;
 };
 
 /// Where a machine was when it was frozen. Never changes.

@@ -2,6 +2,7 @@
 #include "machines/vm/walls.hpp"
 
 #include "machines/namespace/confine/confine.h"
+#include "machines/namespace/mounts.hpp"
 #include "machines/namespace/packet_link.hpp"
 
 #include <sys/mount.h>
@@ -111,6 +112,32 @@ int own_whole_proc(site&) {
   return result(::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr));
 }
 
+/// Runtime directories are often mounted so that no program and no device can be in them, and the
+/// jailer puts both there. In this mount namespace only.
+int open_jail(site& at) {
+  const char* jail = at.plan.directory.c_str();
+  if (::mount(jail, jail, nullptr, MS_BIND, nullptr) != 0)
+    return -errno;
+  return result(::mount(nullptr, jail, nullptr, MS_REMOUNT | MS_BIND | MS_NOSUID, nullptr));
+}
+
+/// What the machine is made from, by names in its directory: nothing is copied. Files that are not
+/// its own cannot be written, whoever they belong to.
+int show_files(site& at) {
+  for (const auto& one : at.plan.shown) {
+    at.detail = one.as.c_str();
+    const std::string place = at.plan.directory + "/" + one.as;
+    if (::mount(one.from.c_str(), place.c_str(), nullptr, MS_BIND, nullptr) != 0)
+      return -errno;
+    const std::uint64_t rights = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+                                 | (one.writable ? 0 : MOUNT_ATTR_RDONLY);
+    if (!restrict_mount(place, rights, false))
+      return -errno;
+  }
+  at.detail = "";
+  return result(::umount2(at.plan.hidden.c_str(), MNT_DETACH));
+}
+
 int go_home(site& at) {
   return result(::chdir(at.plan.directory.c_str()));
 }
@@ -141,6 +168,7 @@ constexpr wall_step<site> firecracker_steps[] = {
     {"cgroups", join_cgroups},
     {"namespaces", [](site&) { return unshare_namespaces(); }},
     {"proc", own_whole_proc},
+    {"files", show_files},
     {"report", report_prepared},
     {"descriptors", settle_descriptors},
     {"directory", go_home},
@@ -158,6 +186,8 @@ constexpr wall_step<site> jailer_steps[] = {
     {"cgroups", join_cgroups},
     {"namespaces", [](site&) { return unshare_namespaces(); }},
     {"proc", own_whole_proc},
+    {"jail", open_jail},
+    {"files", show_files},
     {"report", report_prepared},
     {"descriptors", settle_descriptors},
     {"exec of the jailer", become_program},

@@ -20,6 +20,14 @@ enum class wall_kind {
   jailer,
 };
 
+/// A file or directory of the host's that the process is to see in its own directory.
+struct shown_path {
+  std::string from;
+  /// Its name there, where something of its sort is already.
+  std::string as;
+  bool writable = false;
+};
+
 /// All that the process needs to know that becomes a hypervisor; made by the launcher.
 struct wall_plan {
   wall_kind kind = wall_kind::qemu;
@@ -32,6 +40,9 @@ struct wall_plan {
   std::vector<std::string> arguments;
   /// Where it starts; empty: where the launcher is.
   std::string directory;
+  /// What is mounted in that directory, and what is out of sight then.
+  std::vector<shown_path> shown;
+  std::string hidden;
   /// Standard error, then 3, 4 and so on.
   std::vector<int> descriptors;
   /// Where it says how far it got; closed by the exec.

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Plays the API of Firecracker, for tests: no kernel boots behind it.
+"""Plays Firecracker, for tests, with QEMU behind its API.
 
     firecracker_server.py --api-sock PATH [--id ID]
 
@@ -10,21 +10,43 @@ the start and what after it, and the shapes of its answers: 204, 200 with JSON, 
 `fault_message`.
 Beyond the description it knows that the id in a path is the body's, that a snapshot is of a paused
 machine and loaded by a fresh process only, and that paths of drives and kernels must exist.
-A snapshot is a pair of files that hold the configuration; Uffd needs somebody who listens, and gets
-nothing.  Python's standard library is all that it needs.
+
+What is started is a real guest: QEMU's microvm, emulated, with the kernel, the initial file system
+and the disk it was told of.  What it changes, because QEMU is not Firecracker:
+- the kernel's words: `reboot=k` and `pci=off` name what QEMU's machine has not, and an emulated
+  processor's clock must be told; `berth.vsock_port` goes, since hosts lack the vsock that QEMU needs.
+- the guest's port is a virtio-serial one, to which this program joins whoever asks the vsock's
+  socket for that port (`CONNECT n`, `OK m`), hanging up as long as the guest has not opened it.
+- a snapshot's file holds QEMU's devices beside the configuration; that of memory is as it would be.
+  With Uffd the memory comes from whoever answers page faults, by page faults, and is then QEMU's.
+- rate limiters, metrics and the balloon are checked and do nothing.
+With BERTH_NO_GUEST in its environment nothing is booted.  Python's standard library and QEMU is all
+that it needs.
 """
 import argparse
+import base64
+import ctypes
+import http.server
 import json
+import mmap
 import os
+import queue
+import select
+import signal
 import socket
 import socketserver
-import http.server
 import stat
+import subprocess
+import threading
+import time
 
 VERSION = "1.17.0"
 PAYLOAD_MAX = 51200
 UNSTARTED_ONLY = "The requested operation is not supported after starting the microVM."
 STARTED_ONLY = "The requested operation is not supported before starting the microVM."
+
+
+GUESTS = not os.environ.get("BERTH_NO_GUEST")
 
 
 class Refused(Exception):
@@ -155,6 +177,324 @@ def check(value, what, where):
         raise Refused(f"invalid value of {where}")
 
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+WAIT_S = 60
+PORT_BYTES_MAX = 1 << 20
+
+
+def die_with_parent():
+    LIBC.prctl(1, signal.SIGKILL)
+
+
+def clock_khz():
+    """How fast the processor's counter is, which the emulated one shows."""
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(bytes.fromhex("0f3148c1e2204809d0c3"))
+    place = ctypes.addressof(ctypes.c_char.from_buffer(code))
+    count = ctypes.CFUNCTYPE(ctypes.c_uint64)(place)
+    began, first = time.monotonic_ns(), count()
+    time.sleep(0.05)
+    ended, last = time.monotonic_ns(), count()
+    return (last - first) * 1_000_000 // (ended - began)
+
+
+def adapted(words):
+    """The kernel's words, for QEMU; and the vsock port that they name."""
+    port, kept = 0, []
+    for word in words.split():
+        if word.startswith("berth.vsock_port="):
+            port = int(word.split("=")[1])
+        elif word == "reboot=k":
+            kept.append("reboot=t")
+        elif word != "pci=off":
+            kept.append(word)
+    kept += ["tsc=reliable", "no_timer_check", f"tsc_early_khz={clock_khz()}"]
+    return " ".join(kept), port
+
+
+def copy_memory(read, begin, end, to):
+    """Copies what is not zero."""
+    piece = 1 << 20
+    nothing = bytes(piece)
+    for at in range(begin, end, piece):
+        data = read(at, min(piece, end - at))
+        if data != nothing[:len(data)]:
+            os.pwrite(to, data, at)
+
+
+def copy_file(source, size, to):
+    """Copies the parts of a file that are there."""
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(source, end, os.SEEK_DATA)
+        except OSError:
+            return
+        end = min(os.lseek(source, begin, os.SEEK_HOLE), size)
+        copy_memory(lambda at, count: os.pread(source, count, at), begin, end, to)
+
+
+class Memory:
+    """What a snapshot's memory is read from by page faults, as Firecracker's is."""
+
+    def __init__(self, size, handler_path):
+        self.map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        # By this process alone, which is what one without privileges may ask for.
+        self.faults = LIBC.syscall(323, os.O_CLOEXEC | os.O_NONBLOCK | 1)
+        if self.faults < 0:
+            raise Refused(f"userfaultfd: {os.strerror(ctypes.get_errno())}")
+        api = (ctypes.c_uint64 * 3)(0xAA, 0, 0)
+        register = (ctypes.c_uint64 * 4)(address, size, 1, 0)
+        for name, request, what in (("api", 0xC018AA3F, api), ("register", 0xC020AA00, register)):
+            if LIBC.ioctl(self.faults, ctypes.c_ulong(request), what) != 0:
+                raise Refused(f"userfaultfd, {name}: {os.strerror(ctypes.get_errno())}")
+        self.handler = socket.socket(socket.AF_UNIX)
+        try:
+            self.handler.connect(handler_path)
+        except OSError as why:
+            raise Refused(f"Nobody listens at the backend's path: {why}") from why
+        text = json.dumps([{"base_host_virt_addr": address, "size": size, "offset": 0,
+                            "page_size": 4096}])
+        socket.send_fds(self.handler, [text.encode()], [self.faults])
+
+    def read(self, at, count):
+        return self.map[at:at + count]
+
+
+class Bridge(threading.Thread):
+    """Joins who connects to the vsock's socket and asks for the port with the guest's own port."""
+
+    def __init__(self, path, number, port, is_open):
+        super().__init__(daemon=True)
+        if os.path.exists(path):
+            raise Refused(f"Cannot create the vsock's socket, the address is in use: {path}")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.number, self.port, self.is_open = number, port, is_open
+        self.asking = {}  # who connected: what it has said so far
+        self.peer = None
+        self.to_host = b""
+        self.to_guest = b""
+        self.calls = queue.Queue()
+        self.woken, self.wake = os.pipe()
+        for one in (self.listener, port):
+            one.setblocking(False)
+
+    def call(self, what):
+        """Has something done in the thread."""
+        done = threading.Event()
+        self.calls.put((what, done))
+        os.write(self.wake, b"x")
+        done.wait(WAIT_S)
+
+    def rest(self):
+        """Of a guest that stands still: passes on all that it said."""
+        def drain():
+            while self.hear_guest():
+                pass
+            self.tell_host()
+        self.call(drain)
+
+    def reset(self):
+        """A snapshot ends every conversation."""
+        self.call(self.hang_up)
+
+    def hang_up(self):
+        if self.peer:
+            self.peer.close()
+        self.peer, self.to_guest, self.to_host = None, b"", b""
+
+    def run(self):
+        while True:
+            readers = [self.listener, self.woken, *self.asking]
+            writers = []
+            if len(self.to_host) < PORT_BYTES_MAX:
+                readers.append(self.port)
+            if self.peer and len(self.to_guest) < PORT_BYTES_MAX:
+                readers.append(self.peer)
+            if self.peer and self.to_host:
+                writers.append(self.peer)
+            if self.to_guest:
+                writers.append(self.port)
+            can_read, _, _ = select.select(readers, writers, [])
+            if self.woken in can_read:
+                os.read(self.woken, 1)
+                what, done = self.calls.get()
+                what()
+                done.set()
+                continue
+            if self.listener in can_read:
+                came, _ = self.listener.accept()
+                came.setblocking(False)
+                self.asking[came] = b""
+            if self.port in can_read:
+                self.hear_guest()
+            if self.peer and self.peer in can_read:
+                self.hear_host()
+            for one in [one for one in can_read if one in self.asking]:
+                self.hear_call(one)
+            self.tell_guest()
+            self.tell_host()
+
+    def hear_call(self, one):
+        try:
+            byte = one.recv(1)
+        except BlockingIOError:
+            return
+        except OSError:
+            byte = b""
+        self.asking[one] += byte
+        said = self.asking[one]
+        if byte and not said.endswith(b"\n") and len(said) < 32:
+            return
+        del self.asking[one]
+        words = said.split()
+        if (len(words) != 2 or words[0].upper() != b"CONNECT" or words[1] != b"%d" % self.number
+                or not self.is_open.is_set()):
+            one.close()
+            return
+        # A guest's port takes the newest.
+        if self.peer:
+            self.peer.close()
+        one.sendall(b"OK 1073741824\n")
+        self.peer, self.to_guest = one, b""
+
+    def hear_guest(self):
+        try:
+            data = self.port.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        self.to_host += data
+        return bool(data)
+
+    def hear_host(self):
+        try:
+            data = self.peer.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.to_guest += data
+        else:
+            self.peer.close()
+            self.peer = None
+
+    def tell_guest(self):
+        try:
+            if self.to_guest:
+                self.to_guest = self.to_guest[self.port.send(self.to_guest):]
+        except OSError:
+            pass
+
+    def tell_host(self):
+        try:
+            if self.peer and self.to_host:
+                self.to_host = self.to_host[self.peer.send(self.to_host):]
+        except OSError:
+            pass
+
+
+class Guest:
+    """A QEMU, its monitor and its port."""
+
+    def __init__(self, config, incoming=None):
+        self.size = config["machine-config"]["mem_size_mib"] << 20
+        # Where files are in memory, if there is such a place.
+        self.place = "saved/" if os.path.isdir("saved") else "./"
+        self.memory_path = f"{self.place}.memory-{os.getpid()}"
+        self.memory = os.open(self.memory_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.ftruncate(self.memory, self.size)
+        self.is_open = threading.Event()
+        self.answers = queue.Queue()
+        boot = config.get("boot-source", {})
+        monitor, its_monitor = socket.socketpair()
+        self.port, its_port = socket.socketpair()
+        arguments = self.arguments(config, its_monitor.fileno(), its_port.fileno())
+        if incoming is None:
+            words, self.vsock_port = adapted(boot.get("boot_args", ""))
+            arguments += ["-kernel", boot["kernel_image_path"], "-append", words]
+            if boot.get("initrd_path"):
+                arguments += ["-initrd", boot["initrd_path"]]
+        else:
+            incoming["fill"](self.memory)
+            self.vsock_port = incoming["vsock_port"]
+            if incoming["open"]:
+                self.is_open.set()
+            arguments += ["-incoming", "defer", "-S"]
+        self.process = subprocess.Popen(arguments, preexec_fn=die_with_parent,
+                                        stdin=subprocess.DEVNULL,
+                                        pass_fds=(its_monitor.fileno(), its_port.fileno()))
+        its_monitor.close()
+        its_port.close()
+        self.monitor = monitor.makefile("rw", encoding="utf-8")
+        threading.Thread(target=self.listen, daemon=True).start()
+        self.ask("qmp_capabilities")
+        os.unlink(self.memory_path)
+        if incoming is not None:
+            self.take(incoming["devices"])
+
+    def arguments(self, config, monitor, port):
+        size = f"{self.size >> 20}M"
+        all_of = ["/usr/bin/qemu-system-x86_64", "-accel", "tcg,thread=single,tb-size=64", "-cpu",
+                  "max", "-machine", "microvm,pit=on,pic=on,rtc=on,isa-serial=on,acpi=on,"
+                  "memory-backend=ram,suppress-vmdesc=on", "-m", size, "-object",
+                  f"memory-backend-file,id=ram,size={size},mem-path={self.memory_path},share=on",
+                  "-global", "migration.send-configuration=off", "-nodefaults", "-no-user-config",
+                  "-display", "none", "-no-reboot", "-chardev", f"socket,id=monitor,fd={monitor}",
+                  "-mon", "chardev=monitor,mode=control", "-chardev",
+                  "stdio,id=console,signal=off", "-serial", "chardev:console"]
+        for name, drive in sorted(config["drives"].items()):
+            only = "on" if drive.get("is_read_only") else "off"
+            all_of += ["-blockdev", f"driver=file,node-name={name},filename={drive['path_on_host']},"
+                       f"read-only={only},locking=off", "-device", f"virtio-blk-device,drive={name}"]
+        if "entropy" in config:
+            all_of += ["-device", "virtio-rng-device"]
+        return all_of + ["-device", "virtio-serial-device", "-chardev", f"socket,id=port,fd={port}",
+                         "-device", "virtserialport,chardev=port,name=berth,id=berth"]
+
+    def listen(self):
+        """Whoever is gone behind the API takes it along, as a guest's end is Firecracker's."""
+        for line in self.monitor:
+            said = json.loads(line)
+            event = said.get("event")
+            if event == "VSERPORT_CHANGE" and said["data"]["id"] == "berth":
+                (self.is_open.set if said["data"]["open"] else self.is_open.clear)()
+            elif event in ("SHUTDOWN", "GUEST_PANICKED"):
+                break
+            elif "return" in said or "error" in said:
+                self.answers.put(said)
+        os._exit(0)
+
+    def ask(self, name, **arguments):
+        self.monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self.monitor.flush()
+        said = self.answers.get(timeout=WAIT_S)
+        if "error" in said:
+            raise Refused(f"{name}: {said['error']['desc']}")
+        return said["return"]
+
+    def devices(self):
+        path = f"{self.place}.devices-{os.getpid()}"
+        self.ask("xen-save-devices-state", filename=path, live=False)
+        with open(path, "rb") as file:
+            data = file.read()
+        os.unlink(path)
+        return data
+
+    def take(self, devices):
+        path = f"{self.place}.devices-{os.getpid()}"
+        with open(path, "wb") as file:
+            file.write(devices)
+        self.ask("migrate-incoming", uri=f"exec:cat {path}")
+        until = time.monotonic() + WAIT_S
+        while self.ask("query-status")["status"] == "inmigrate" and time.monotonic() < until:
+            time.sleep(0.002)
+        os.unlink(path)
+
+
 def must_exist(path):
     if not os.path.exists(path):
         raise Refused(f"No such file or directory: {path}")
@@ -168,7 +508,9 @@ class Machine:
                                           "track_dirty_pages": False, "huge_pages": "None"},
                        "drives": {}, "network-interfaces": {}, "pmem": {}}
         self.fresh = True
-        self.listeners = []
+        self.lock = threading.Lock()
+        self.guest = None
+        self.bridge = None
 
     def read(self, path):
         if path == "/":
@@ -243,16 +585,14 @@ class Machine:
         else:
             self.config[kind] = body
 
-    def listen(self):
-        """The socket of the vsock device; nobody listens in a guest that is none."""
+    def join(self):
+        """The socket of the vsock device."""
         if "vsock" in self.config:
-            path = self.config["vsock"]["uds_path"]
-            if os.path.exists(path):
-                raise Refused(f"Cannot create the vsock's socket, the address is in use: {path}")
-            made = socket.socket(socket.AF_UNIX)
-            made.bind(path)
-            made.listen()
-            self.listeners.append(made)
+            port = self.guest.port if self.guest else socket.socketpair()[0]
+            number = self.guest.vsock_port if self.guest else 0
+            is_open = self.guest.is_open if self.guest else threading.Event()
+            self.bridge = Bridge(self.config["vsock"]["uds_path"], number, port, is_open)
+            self.bridge.start()
 
     def act(self, body):
         action = body["action_type"]
@@ -262,7 +602,9 @@ class Machine:
                 raise Refused(UNSTARTED_ONLY)
             if "boot-source" not in self.config:
                 raise Refused("Cannot start microvm without kernel configuration.")
-            self.listen()
+            if GUESTS:
+                self.guest = Guest(self.config)
+            self.join()
             self.state = "Running"
         elif not started:
             raise Refused(STARTED_ONLY)
@@ -273,17 +615,32 @@ class Machine:
                 file.write('{"utc_timestamp_ms": 0}\n')
 
     def move(self, body):
-        self.state = "Paused" if body["state"] == "Paused" else "Running"
+        pauses = body["state"] == "Paused"
+        if self.guest:
+            self.guest.ask("stop" if pauses else "cont")
+            if pauses and self.bridge:
+                self.bridge.rest()
+        self.state = "Paused" if pauses else "Running"
 
     def save(self, body):
         if self.state == "Not started":
             raise Refused(STARTED_ONLY)
         if self.state != "Paused":
             raise Refused("Cannot create a snapshot while the microVM is running.")
+        size = self.config["machine-config"]["mem_size_mib"] << 20
+        kept = {"config": self.config}
+        if self.bridge:
+            self.bridge.reset()
+        if self.guest:
+            kept["devices"] = base64.b64encode(self.guest.devices()).decode()
+            kept["vsock_port"] = self.guest.vsock_port
+            kept["open"] = self.guest.is_open.is_set()
         with open(body["snapshot_path"], "w", encoding="utf-8") as file:
-            json.dump(self.config, file)
+            json.dump(kept, file)
         with open(body["mem_file_path"], "wb") as file:
-            file.truncate(self.config["machine-config"]["mem_size_mib"] << 20)
+            file.truncate(size)
+            if self.guest:
+                copy_file(self.guest.memory, size, file.fileno())
 
     def load(self, body):
         if not self.fresh:
@@ -295,21 +652,17 @@ class Machine:
                                            "backend_path": body.get("mem_file_path")})
         must_exist(body["snapshot_path"])
         must_exist(backend["backend_path"])
-        if backend["backend_type"] == "Uffd":
-            if not stat.S_ISSOCK(os.stat(backend["backend_path"]).st_mode):
-                raise Refused("Nobody listens at the backend's path.")
-            with socket.socket(socket.AF_UNIX) as handler:
-                try:
-                    handler.connect(backend["backend_path"])
-                except OSError as why:
-                    raise Refused(f"Nobody listens at the backend's path: {why}") from why
+        by_faults = backend["backend_type"] == "Uffd"
+        if by_faults and not stat.S_ISSOCK(os.stat(backend["backend_path"]).st_mode):
+            raise Refused("Nobody listens at the backend's path.")
         try:
             with open(body["snapshot_path"], encoding="utf-8") as file:
-                kept = json.load(file)
-        except ValueError as why:
+                saved = json.load(file)
+            kept = saved["config"]
+            size = kept["machine-config"]["mem_size_mib"] << 20
+        except (ValueError, KeyError, TypeError) as why:
             raise Refused(f"The snapshot's file is damaged: {why}") from why
-        if backend["backend_type"] == "File" and os.path.getsize(
-                backend["backend_path"]) != kept["machine-config"]["mem_size_mib"] << 20:
+        if not by_faults and os.path.getsize(backend["backend_path"]) != size:
             raise Refused("The file of memory has another size than the snapshot.")
         for device in kept["drives"].values():
             must_exist(device["path_on_host"])
@@ -322,8 +675,21 @@ class Machine:
             if "vsock" not in self.config:
                 raise Refused("There is no vsock to override.")
             self.config["vsock"]["uds_path"] = body["vsock_override"]["uds_path"]
-        self.listen()
         self.fresh = False
+        if by_faults:
+            memory = Memory(size, backend["backend_path"])
+        if "devices" in saved and GUESTS:
+            def fill(to):
+                if by_faults:
+                    return copy_memory(memory.read, 0, size, to)
+                with open(backend["backend_path"], "rb") as file:
+                    copy_file(file.fileno(), size, to)
+            self.guest = Guest(self.config, {
+                "fill": fill, "vsock_port": saved["vsock_port"], "open": saved["open"],
+                "devices": base64.b64decode(saved["devices"])})
+        self.join()
+        if body.get("resume_vm") and self.guest:
+            self.guest.ask("cont")
         self.state = "Running" if body.get("resume_vm") else "Paused"
 
 
@@ -355,7 +721,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     raise Refused("GET request cannot have a body.")
                 if self.path not in READ:
                     raise Refused(f"Invalid request method and/or path: GET {self.path}.")
-                return self.answer(200, self.server.machine.read(self.path))
+                with self.server.machine.lock:
+                    return self.answer(200, self.server.machine.read(self.path))
             bodiless = self.path in ("/balloon/hinting/start", "/balloon/hinting/stop")
             if not body and not bodiless:
                 raise Refused(f"Empty {self.command} request.")
@@ -363,7 +730,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 value = json.loads(body) if body else {}
             except ValueError as why:
                 raise Refused(f"An error occurred when deserializing the json body: {why}") from why
-            self.server.machine.change(self.command, self.path, value)
+            with self.server.machine.lock:
+                self.server.machine.change(self.command, self.path, value)
             self.answer(204)
         except Refused as why:
             self.answer(400, {"fault_message": str(why)})
@@ -373,8 +741,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_PUT = do_PATCH = do_POST = do_DELETE = serve
 
 
-class Server(socketserver.UnixStreamServer):
-    """One connection after the other, as Firecracker's own is one thread."""
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Several connections, one request after the other, as Firecracker's own is one thread."""
+    daemon_threads = True
 
     def get_request(self):
         request, _ = super().get_request()
@@ -385,6 +754,8 @@ def main():
     reader = argparse.ArgumentParser()
     reader.add_argument("--api-sock", required=True)
     reader.add_argument("--id", default="anonymous-instance")
+    for name in ("--start-time-us", "--start-time-cpu-us", "--parent-cpu-time-us"):
+        reader.add_argument(name, type=int)
     said = reader.parse_args()
     with Server(said.api_sock, Handler) as server:
         server.machine = Machine(said.id)

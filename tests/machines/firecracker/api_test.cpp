@@ -79,6 +79,7 @@ public:
     pid_ = ::fork();
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ::setenv("BERTH_NO_GUEST", "1", 1);
       ::execl("/usr/bin/python3", "python3",
               BERTH_SOURCE_DIR "/tests/support/firecracker_server.py", "--api-sock", path.c_str(),
               "--id", "one", nullptr);
