@@ -97,6 +97,30 @@ fact of_image(const settings& values, const std::string& name) {
           .mend = found ? "" : "virtual machines need it: berth image build " + name};
 }
 
+/// What machines of the kind firecracker need: the program, its jailer as root, and KVM.
+fact of_firecracker(const settings& values, const std::vector<machines::host_fact>& host) {
+  std::vector<std::string> needed{values.firecracker.binary};
+  if (::geteuid() == 0)
+    needed.push_back(values.firecracker.jailer);
+  fact made{.name = "firecracker", .ok = true, .needed = false, .found = {}, .mend = {}};
+  for (const auto& program : needed) {
+    const bool there = ::access(program.c_str(), X_OK) == 0;
+    made.ok = made.ok && there;
+    made.found += (made.found.empty() ? "" : ", ") + program + (there ? "" : " is missing");
+  }
+  if (!made.ok)
+    made.mend = "only machines of that kind need it: install Firecracker, or say under "
+                "`firecracker` in the settings where it is";
+  const bool has_kvm =
+      std::ranges::any_of(host, [](const auto& one) { return one.name == "kvm" && one.ok; });
+  if (!has_kvm) {
+    made.ok = false;
+    made.found += "; KVM does not work here";
+    made.mend = "machines of that kind need KVM; qemu and namespace ones do not";
+  }
+  return made;
+}
+
 /// Names of models that are shown of one endpoint.
 constexpr std::size_t names_shown_max = 8;
 
@@ -164,10 +188,12 @@ int command_doctor(bool as_json, const serve_options& options) {
     return terminal::report(values.error());
   diagnosis all;
   all.facts.push_back(guest_program());
-  for (const auto& found : machines::host_facts())
+  const auto host = machines::host_facts();
+  for (const auto& found : host)
     all.facts.push_back(of_host(found));
   for (const auto& image : images_wanted(*values))
     all.facts.push_back(of_image(*values, image));
+  all.facts.push_back(of_firecracker(*values, host));
   if (auto models = look_at_models(*values))
     for (std::size_t i = 0; i < models->endpoints.size(); ++i)
       all.facts.push_back(of_endpoint(models->endpoints[i], i + 1));

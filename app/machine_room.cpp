@@ -3,6 +3,8 @@
 
 #include "config/kinds.hpp"
 #include "config/log.hpp"
+#include "machines/firecracker/firecracker_machine.hpp"
+#include "machines/firecracker/launcher.hpp"
 #include "machines/instant/instant_machine.hpp"
 #include "machines/namespace/namespace_machine.hpp"
 #include "machines/namespace/sweep.hpp"
@@ -10,7 +12,10 @@
 #include "machines/qemu/qemu_machine.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
+#include <unistd.h>
 
 namespace berth {
 
@@ -23,8 +28,8 @@ constexpr std::chrono::seconds template_within{180};
 std::string spawner_dir(const settings& values) {
   return values.runtime_dir + "/machines";
 }
-std::string launcher_dir(const settings& values) {
-  return values.runtime_dir + "/qemu";
+std::string launcher_dir(const settings& values, std::string_view kind) {
+  return values.runtime_dir + "/" + std::string{kind};
 }
 
 machines::machine_limits default_limits(const settings& values) {
@@ -55,26 +60,52 @@ vm_type type_of(const settings& values, std::string_view make) {
   return {};
 }
 
+/// What settings say about virtual machines of any hypervisor.
+void fill_vm_settings(const settings& values, std::string_view kind, machines::vm_settings& to) {
+  to.data_dir = values.data_dir;
+  to.runtime_dir = launcher_dir(values, kind);
+  to.processes_max = values.pool.slots_max * 2;
+  to.defaults = default_limits(values);
+  for (const auto& wall : values.require) {
+    to.need_cgroups = to.need_cgroups || wall.starts_with("cgroup");
+    to.need_landlock = to.need_landlock || wall == "landlock";
+  }
+}
+
 machines::qemu_settings qemu_settings_of(const settings& values, const vm_type& type) {
   machines::qemu_settings made;
-  made.data_dir = values.data_dir;
+  fill_vm_settings(values, "qemu", made);
   made.image = type.image.empty() ? values.qemu.image : type.image;
-  made.binary = values.qemu.binary;
-  made.runtime_dir = launcher_dir(values);
-  made.processes_max = values.pool.slots_max * 2;
   made.vcpus = type.vcpus == 0 ? values.qemu.vcpus : type.vcpus;
+  made.binary = values.qemu.binary;
   made.translation_mib = values.qemu.translation_mib;
-  made.defaults = default_limits(values);
-  for (const auto& wall : values.require) {
-    made.need_cgroups = made.need_cgroups || wall.starts_with("cgroup");
-    made.need_landlock = made.need_landlock || wall == "landlock";
-  }
   return made;
 }
 
-/// What servers left in both directories that died.
+machines::firecracker_settings firecracker_settings_of(const settings& values,
+                                                       const vm_type& type) {
+  const auto& options = values.firecracker;
+  machines::firecracker_settings made;
+  fill_vm_settings(values, "firecracker", made);
+  made.image = type.image.empty() ? options.image : type.image;
+  made.vcpus = type.vcpus == 0 ? options.vcpus : type.vcpus;
+  made.binary = options.binary;
+  made.jailer = options.jailer;
+  made.memory_by_faults = options.memory == "uffd";
+  made.metrics = options.metrics;
+  made.disk_bytes_per_second = options.disk_bytes_per_second;
+  made.disk_operations_per_second = options.disk_operations_per_second;
+  return made;
+}
+
+bool is_virtual(std::string_view kind) {
+  return kind == "qemu" || kind == "firecracker";
+}
+
+/// What servers left in these directories that died.
 void sweep_after_the_dead(const settings& values) {
-  for (const auto& dir : {spawner_dir(values), launcher_dir(values)}) {
+  for (const auto& dir :
+       {spawner_dir(values), launcher_dir(values, "qemu"), launcher_dir(values, "firecracker")}) {
     machines::swept swept = machines::sweep(dir);
     if (swept.instances > 0)
       log::info("serve", "swept what dead servers left", {{"found", swept.text()}});
@@ -87,7 +118,7 @@ error machine_room::prepare(const settings& values) {
   if (values.kind == "instant")
     return {};
   sweep_after_the_dead(values);
-  virtual_first_ = values.kind == "qemu";
+  virtual_first_ = is_virtual(values.kind);
   if (values.kind == "auto")
     consider_virtual_machines(values);
   if (error why = start_make(values, values.kind == "auto" ? "namespace" : values.kind))
@@ -100,13 +131,11 @@ error machine_room::prepare(const settings& values) {
 
 /// Starts what machines of a make need of privileges, if it does not run yet.
 error machine_room::start_make(const settings& values, const std::string& make) {
-  if (kind_of(make) == "qemu")
+  if (is_virtual(kind_of(make)))
     return start_launcher(values, make);
   if (make == "namespace")
     return spawner_ ? error{} : start_spawner(values);
-  return fail(ec::isolation_unavailable, "kind: " + make
-                                             + " machines are not part of this version; qemu and "
-                                               "namespace ones are");
+  return fail(ec::isolation_unavailable, "kind: " + make + " machines stand beside no others");
 }
 
 const machines::kvm_verdict& machine_room::kvm() {
@@ -118,22 +147,67 @@ const machines::kvm_verdict& machine_room::kvm() {
 error machine_room::start_launcher(const settings& values, const std::string& make) {
   if (std::ranges::find(launchers_, make, &launched::make) != launchers_.end())
     return {};
-  launched one{.make = make, .process = {}, .settings = {}, .image = {}};
-  one.settings = qemu_settings_of(values, type_of(values, make));
-  auto image = machines::find_image(values.data_dir, one.settings.image);
+  launched one{.make = make, .process = {}, .open = {}};
+  const vm_type type = type_of(values, make);
+  const bool by_firecracker = kind_of(make) == "firecracker";
+  if (error why =
+          by_firecracker ? start_firecracker(values, type, one) : start_qemu(values, type, one))
+    return why;
+  launchers_.push_back(std::move(one));
+  return {};
+}
+
+error machine_room::find_image(const settings& values, machines::vm_settings& of,
+                               machines::image& found) {
+  auto image = machines::find_image(values.data_dir, of.image);
   if (!image)
-    return fail(ec::isolation_unavailable, "kind: qemu: " + to_refusal(image.error()).detail);
-  one.image = std::move(*image);
-  one.settings.probe = kvm().detail;
-  one.settings.runs_by = kvm().usable ? machines::accelerator::kvm : machines::accelerator::tcg;
+    return fail(ec::isolation_unavailable, to_refusal(image.error()).detail);
+  found = std::move(*image);
   // No two machines of the host have one user id.
-  one.settings.uid_base +=
-      static_cast<std::uint32_t>(launchers_.size()) * one.settings.processes_max;
+  of.uid_base += static_cast<std::uint32_t>(launchers_.size()) * of.processes_max;
+  return {};
+}
+
+error machine_room::start_qemu(const settings& values, const vm_type& type, launched& one) {
+  auto wanted = qemu_settings_of(values, type);
+  wanted.probe = kvm().detail;
+  wanted.runs_by = kvm().usable ? machines::accelerator::kvm : machines::accelerator::tcg;
+  machines::image image;
+  if (error why = find_image(values, wanted, image))
+    return fail(ec::isolation_unavailable, "kind: qemu: " + to_refusal(why).detail);
   std::string why;
-  one.process = machines::start_launcher(one.settings, why);
+  one.process = machines::start_launcher(wanted, why);
   if (!one.process)
     return fail(ec::isolation_unavailable, "kind: qemu: " + why);
-  launchers_.push_back(std::move(one));
+  one.open = [wanted, image](machines::spawner_handle process, machines::reactor& loop) {
+    return std::make_unique<machines::qemu_source>(wanted, image, std::move(process), loop);
+  };
+  return {};
+}
+
+/// Firecracker has no emulation to fall back on.
+error machine_room::start_firecracker(const settings& values, const vm_type& type, launched& one) {
+  auto refuse = [](const std::string& why) {
+    return fail(ec::isolation_unavailable, "kind: firecracker: " + why);
+  };
+  auto wanted = firecracker_settings_of(values, type);
+  if (::access(wanted.binary.c_str(), X_OK) != 0)
+    return refuse(wanted.binary + ": " + std::strerror(errno)
+                  + " (install Firecracker, or set firecracker.binary)");
+  if (!kvm().usable)
+    return refuse("KVM is needed: " + kvm().detail);
+  wanted.probe = kvm().detail;
+  wanted.runs_by = machines::accelerator::kvm;
+  machines::image image;
+  if (error why = find_image(values, wanted, image))
+    return refuse(to_refusal(why).detail);
+  std::string why;
+  one.process = machines::start_launcher(wanted, image, why);
+  if (!one.process)
+    return refuse(why);
+  one.open = [wanted, image](machines::spawner_handle process, machines::reactor& loop) {
+    return std::make_unique<machines::firecracker_source>(wanted, image, std::move(process), loop);
+  };
   return {};
 }
 
@@ -159,19 +233,19 @@ void machine_room::consider_virtual_machines(const settings& values) {
 /// Where they are to be the server's own kind they must work at once; `auto` takes the other kind
 /// when they do not.
 error machine_room::open_own_virtual_machines(const settings& values) {
-  auto own = std::ranges::find(launchers_, "qemu", &launched::make);
-  auto source = std::make_unique<machines::qemu_source>(own->settings, own->image,
-                                                        std::move(own->process), *loop_);
+  const std::string make = values.kind == "auto" ? "qemu" : values.kind;
+  auto own = std::ranges::find(launchers_, make, &launched::make);
+  auto source = own->open(std::move(own->process), *loop_);
   launchers_.erase(own);
   std::string why = source->wait_ready(template_within);
   if (why.empty()) {
     if (values.kind == "auto")
       choice_ = "they work here by KVM";
-    sources_.push_back({.make = "qemu", .source = std::move(source)});
+    sources_.push_back({.make = make, .source = std::move(source)});
     return {};
   }
   if (values.kind != "auto")
-    return fail(ec::isolation_unavailable, "kind: qemu: " + why);
+    return fail(ec::isolation_unavailable, "kind: " + make + ": " + why);
   choice_ = "kind: qemu: " + why;
   missing_["qemu"] = why;
   return {};
@@ -202,9 +276,7 @@ error machine_room::open(const settings& values) {
                         .source = std::make_unique<machines::namespace_source>(
                             namespace_settings_of(values), std::move(spawner_), *loop_)});
   for (auto& one : launchers_)
-    sources_.push_back({.make = one.make,
-                        .source = std::make_unique<machines::qemu_source>(
-                            one.settings, one.image, std::move(one.process), *loop_)});
+    sources_.push_back({.make = one.make, .source = one.open(std::move(one.process), *loop_)});
   launchers_.clear();
   return {};
 }

@@ -7,9 +7,10 @@
 #include "machines/kvm_probe.hpp"
 #include "machines/machine.hpp"
 #include "machines/namespace/spawner.hpp"
-#include "machines/qemu/qemu_settings.hpp"
 #include "machines/reactor.hpp"
+#include "machines/vm/vm_source.hpp"
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,8 +43,10 @@ private:
   struct launched {
     std::string make;
     machines::spawner_handle process;
-    machines::qemu_settings settings;
-    machines::image image;
+    /// Makes the source that takes the process over.
+    std::function<std::unique_ptr<machines::vm_source>(machines::spawner_handle,
+                                                       machines::reactor&)>
+        open;
   };
   struct opened {
     std::string make;
@@ -52,6 +55,9 @@ private:
 
   error start_make(const settings& values, const std::string& make);
   error start_launcher(const settings& values, const std::string& make);
+  error start_qemu(const settings& values, const vm_type& type, launched& one);
+  error start_firecracker(const settings& values, const vm_type& type, launched& one);
+  error find_image(const settings& values, machines::vm_settings& of, machines::image& found);
   error start_spawner(const settings& values);
   void consider_virtual_machines(const settings& values);
   error open_own_virtual_machines(const settings& values);

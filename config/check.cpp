@@ -334,6 +334,31 @@ error check_policy(const vm_execution_policy& policy) {
   return {};
 }
 
+error check_qemu(const qemu_options& qemu) {
+  if (!qemu.binary.starts_with('/'))
+    return wrong("qemu.binary", "must be an absolute path");
+  if (error why = check_image("qemu.image", qemu.image))
+    return why;
+  if (error why = check_vcpus("qemu.vcpus", qemu.vcpus))
+    return why;
+  if (qemu.translation_mib < 16 || qemu.translation_mib > 1024)
+    return wrong("qemu.translation_mib", "must be 16 to 1024");
+  return {};
+}
+
+error check_firecracker(const firecracker_options& firecracker) {
+  constexpr std::string_view memories[] = {"file", "uffd"};
+  if (!firecracker.binary.starts_with('/'))
+    return wrong("firecracker.binary", "must be an absolute path");
+  if (!firecracker.jailer.starts_with('/'))
+    return wrong("firecracker.jailer", "must be an absolute path");
+  if (error why = check_image("firecracker.image", firecracker.image))
+    return why;
+  if (error why = check_vcpus("firecracker.vcpus", firecracker.vcpus))
+    return why;
+  return one_of("firecracker.memory", firecracker.memory, memories);
+}
+
 error check_rest(const settings& values) {
   constexpr std::string_view kinds[] = {"auto", "namespace", "instant", "qemu", "firecracker"};
   constexpr std::string_view walls[] = {"user_namespace", "seccomp", "landlock", "cgroup_memory",
@@ -358,14 +383,10 @@ error check_rest(const settings& values) {
                  "must be at most " + std::to_string(limits::read_bytes_max));
   if (values.spool_bytes_max < limits::mib)
     return wrong("spool_bytes_max", "must be at least 1048576");
-  if (!values.qemu.binary.starts_with('/'))
-    return wrong("qemu.binary", "must be an absolute path");
-  if (error why = check_image("qemu.image", values.qemu.image))
+  if (error why = check_qemu(values.qemu))
     return why;
-  if (error why = check_vcpus("qemu.vcpus", values.qemu.vcpus))
+  if (error why = check_firecracker(values.firecracker))
     return why;
-  if (values.qemu.translation_mib < 16 || values.qemu.translation_mib > 1024)
-    return wrong("qemu.translation_mib", "must be 16 to 1024");
   if (values.snapshots.bytes_max < limits::mib)
     return wrong("snapshots.bytes_max", "must be at least 1048576");
   if (values.snapshots.per_session_max < 1)

@@ -21,8 +21,11 @@ std::string_view rest_of(std::string_view make) {
 std::string make_of(const vm_type& type, const settings& values) {
   if (!says_kind(type.kind))
     return {};
-  bool other_image = !type.image.empty() && type.image != values.qemu.image;
-  bool other_vcpus = type.vcpus != 0 && type.vcpus != values.qemu.vcpus;
+  const bool by_firecracker = type.kind == "firecracker";
+  const auto& image = by_firecracker ? values.firecracker.image : values.qemu.image;
+  const auto vcpus = by_firecracker ? values.firecracker.vcpus : values.qemu.vcpus;
+  bool other_image = !type.image.empty() && type.image != image;
+  bool other_vcpus = type.vcpus != 0 && type.vcpus != vcpus;
   std::string make = type.kind;
   if (other_image || other_vcpus)
     make += ":" + (other_image ? type.image : std::string{});

@@ -55,6 +55,20 @@ void read_qemu(const json& from, const std::string& path, qemu_options& to, std:
   in.refuse_unknown();
 }
 
+void read_firecracker(const json& from, const std::string& path, firecracker_options& to,
+                      std::string& fault) {
+  object_reader in{from, path, fault};
+  in.member("binary", to.binary);
+  in.member("jailer", to.jailer);
+  in.member("image", to.image);
+  in.member("vcpus", to.vcpus);
+  in.member("memory", to.memory);
+  in.member("metrics", to.metrics);
+  in.member("disk_bytes_per_second", to.disk_bytes_per_second);
+  in.member("disk_operations_per_second", to.disk_operations_per_second);
+  in.refuse_unknown();
+}
+
 /// Reads an object whose members are objects under names of the operator's own:
 /// `read_one(reader, value)`.
 template <class T, class F>
@@ -204,6 +218,9 @@ void read_all(const json& root, settings& to, std::string& fault) {
   in.member_with("qemu", [&](const json& value, const std::string& path) {
     read_qemu(value, path, to.qemu, fault);
   });
+  in.member_with("firecracker", [&](const json& value, const std::string& path) {
+    read_firecracker(value, path, to.firecracker, fault);
+  });
   in.member_with("snapshots", [&](const json& value, const std::string& path) {
     read_snapshots(value, path, to.snapshots, fault);
   });
@@ -274,11 +291,23 @@ std::map<std::string, vm_type> default_vm_types() {
   vm_type medium{.memory_mib = 1024, .processes = 128, .disk_mib = 512, .kind = {}};
   vm_type large{.memory_mib = 2048, .processes = 256, .disk_mib = 1024, .kind = {}};
   vm_type virtual_one{.memory_mib = 512, .processes = 64, .disk_mib = 256, .kind = "qemu"};
-  return {{"terraphim-minimal", small}, {"standard", small},      {"test-vm", small},
-          {"bionic-test", small},       {"focal", medium},        {"focal-optimized", medium},
-          {"focal-ci", medium},         {"ubuntu", medium},       {"ubuntu-focal", medium},
-          {"test-optimized", medium},   {"development", large},   {"rust-vm", large},
-          {"rust-ci", large},           {"berth-vm", virtual_one}};
+  vm_type by_firecracker = virtual_one;
+  by_firecracker.kind = "firecracker";
+  return {{"terraphim-minimal", small},
+          {"standard", small},
+          {"test-vm", small},
+          {"bionic-test", small},
+          {"focal", medium},
+          {"focal-optimized", medium},
+          {"focal-ci", medium},
+          {"ubuntu", medium},
+          {"ubuntu-focal", medium},
+          {"test-optimized", medium},
+          {"development", large},
+          {"rust-vm", large},
+          {"rust-ci", large},
+          {"berth-vm", virtual_one},
+          {"berth-firecracker", by_firecracker}};
 }
 
 expected<settings> parse_settings(std::string_view text, const std::string& name) {

@@ -70,6 +70,26 @@ struct qemu_options {
   bool operator==(const qemu_options&) const = default;
 };
 
+/// Virtual machines by Firecracker.
+struct firecracker_options {
+  /// The program, and the jailer that builds the walls around it where the server is root.
+  std::string binary = "/usr/bin/firecracker";
+  std::string jailer = "/usr/bin/jailer";
+  /// Name of the image they boot, with or without its version; see `berth image ls`.
+  std::string image = "full";
+  /// Processors of each.
+  std::uint32_t vcpus = 1;
+  /// How a clone's memory comes: "file" (Firecracker maps it) or "uffd" (page faults are answered).
+  std::string memory = "file";
+  /// Whether each machine has a file of Firecracker's metrics beside its socket.
+  bool metrics = false;
+  /// The most that a machine reads of its disk in a second; 0: as much as it can.
+  std::uint64_t disk_bytes_per_second = 0;
+  std::uint64_t disk_operations_per_second = 0;
+
+  bool operator==(const firecracker_options&) const = default;
+};
+
 /// A machine type by name: what a session gets that asks for it.
 struct vm_type {
   std::uint64_t memory_mib = 512;
@@ -206,6 +226,7 @@ struct settings {
 
   pool_settings pool;
   qemu_options qemu;
+  firecracker_options firecracker;
   /// Where models are served; a role names one by its base_url, and the first serves the others.
   std::vector<model_endpoint> models{model_endpoint{}};
   agent_settings agents;

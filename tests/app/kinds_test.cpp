@@ -161,3 +161,37 @@ except Refused as why:
     assert why.name == "isolation_unavailable", why
 )py"));
 }
+
+TEST_CASE("Where Firecracker cannot run, health, the refusal, the start and doctor say why") {
+  NEEDS_SERVER();
+  server_home home;
+  const nlohmann::json without = {{"kind", "namespace"},
+                                  {"firecracker", {{"binary", "/no/such/firecracker"}}}};
+  server serving{home, without};
+  REQUIRE_SCRIPT(serving, script(R"py(
+lines = [line for line in client.ask("health")["isolation"] if line.startswith("firecracker: ")]
+assert len(lines) == 1 and "not served" in lines[0] and "/no/such/firecracker" in lines[0], lines
+for wish in (dict(kind="firecracker"), dict(vm_type="berth-firecracker")):
+    try:
+        client.ask("run", language="bash", code="true", **wish)
+        raise AssertionError("a job was served by less than it asked for")
+    except Refused as why:
+        assert why.name == "isolation_unavailable" and "firecracker" in why.detail, why
+)py"));
+  auto start = [&](const std::string& binary) {
+    const std::string dir = home.path() + "/other";
+    return execute({BERTH_BUILD_DIR "/berth", "serve", "--set", "kind=firecracker", "--set",
+                    "firecracker.binary=" + binary, "--set", "runtime_dir=" + dir, "--set",
+                    "data_dir=" + dir});
+  };
+  auto refused = start("/no/such/firecracker");
+  CHECK(refused.code != 0);
+  CHECK(refused.err.find("install Firecracker") != std::string::npos);
+  auto told = execute({BERTH_BUILD_DIR "/berth", "doctor", "--json"});
+  CHECK(told.out.find("\"firecracker\"") != std::string::npos);
+  if (told.out.find("KVM does not work here") == std::string::npos)
+    return;
+  refused = start(BERTH_SOURCE_DIR "/tests/support/firecracker_server.py");
+  CHECK(refused.code != 0);
+  CHECK(refused.err.find("KVM is needed") != std::string::npos);
+}

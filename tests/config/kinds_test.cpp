@@ -114,6 +114,6 @@ TEST_CASE("Other kinds are those that machine types name beside the server's own
 
 TEST_CASE("Machines of another kind are kept ready only where a machine type has that kind") {
   CHECK(parse_settings(R"({"pool": {"warm": {"qemu/python": 1}}})", "t"));
-  CHECK_FALSE(parse_settings(R"({"pool": {"warm": {"firecracker/python": 1}}})", "t"));
+  CHECK_FALSE(parse_settings(R"({"pool": {"warm": {"qemu::2/python": 1}}})", "t"));
   CHECK_FALSE(parse_settings(R"({"pool": {"warm": {"qemu/cobol": 1}}})", "t"));
 }
