@@ -3,6 +3,8 @@
 
 #include "config/kinds.hpp"
 #include "config/log.hpp"
+#include "config/network.hpp"
+#include "machines/egress/proxy.hpp"
 #include "machines/firecracker/firecracker_machine.hpp"
 #include "machines/firecracker/launcher.hpp"
 #include "machines/instant/instant_machine.hpp"
@@ -131,9 +133,12 @@ error machine_room::prepare(const settings& values) {
 
 /// Starts what machines of a make need of privileges, if it does not run yet.
 error machine_room::start_make(const settings& values, const std::string& make) {
+  if (without_network(make) != make && kind_of(make) == "firecracker")
+    return fail(ec::isolation_unavailable,
+                "kind: firecracker machines cannot have a network; namespace and qemu ones can");
   if (is_virtual(kind_of(make)))
     return start_launcher(values, make);
-  if (make == "namespace")
+  if (without_network(make) == "namespace")
     return spawner_ ? error{} : start_spawner(values);
   return fail(ec::isolation_unavailable, "kind: " + make + " machines stand beside no others");
 }
@@ -172,15 +177,22 @@ error machine_room::start_qemu(const settings& values, const vm_type& type, laun
   auto wanted = qemu_settings_of(values, type);
   wanted.probe = kvm().detail;
   wanted.runs_by = kvm().usable ? machines::accelerator::kvm : machines::accelerator::tcg;
+  wanted.network = without_network(one.make) != one.make;
   machines::image image;
   if (error why = find_image(values, wanted, image))
     return fail(ec::isolation_unavailable, "kind: qemu: " + to_refusal(why).detail);
+  if (wanted.network && !image.manifest.network)
+    return fail(ec::isolation_unavailable,
+                "kind: qemu: image " + wanted.image
+                    + " is from before machines could have a network: build it again");
   std::string why;
   one.process = machines::start_launcher(wanted, why);
   if (!one.process)
     return fail(ec::isolation_unavailable, "kind: qemu: " + why);
-  one.open = [wanted, image](machines::spawner_handle process, machines::reactor& loop) {
-    return std::make_unique<machines::qemu_source>(wanted, image, std::move(process), loop);
+  one.open = [wanted, image](machines::spawner_handle process, machines::reactor& loop,
+                             std::shared_ptr<machines::way_out> out) {
+    return std::make_unique<machines::qemu_source>(wanted, image, std::move(process), loop,
+                                                   std::move(out));
   };
   return {};
 }
@@ -205,7 +217,8 @@ error machine_room::start_firecracker(const settings& values, const vm_type& typ
   one.process = machines::start_launcher(wanted, image, why);
   if (!one.process)
     return refuse(why);
-  one.open = [wanted, image](machines::spawner_handle process, machines::reactor& loop) {
+  one.open = [wanted, image](machines::spawner_handle process, machines::reactor& loop,
+                             std::shared_ptr<machines::way_out>) {
     return std::make_unique<machines::firecracker_source>(wanted, image, std::move(process), loop);
   };
   return {};
@@ -235,7 +248,7 @@ void machine_room::consider_virtual_machines(const settings& values) {
 error machine_room::open_own_virtual_machines(const settings& values) {
   const std::string make = values.kind == "auto" ? "qemu" : values.kind;
   auto own = std::ranges::find(launchers_, make, &launched::make);
-  auto source = own->open(std::move(own->process), *loop_);
+  auto source = own->open(std::move(own->process), *loop_, nullptr);
   launchers_.erase(own);
   std::string why = source->wait_ready(template_within);
   if (why.empty()) {
@@ -258,6 +271,38 @@ void machine_room::end_spawner() {
   spawner_ = {};
 }
 
+std::shared_ptr<machines::way_out> machine_room::way_out_of(const settings& values,
+                                                            std::string_view make) {
+  const vm_type type = type_of(values, make);
+  std::vector<network_rule> rules;
+  for (const auto& text : type.network)
+    if (auto rule = parse_network_rule(text)) // check() has seen them all
+      rules.push_back(std::move(*rule));
+  if (rules.empty())
+    return nullptr;
+  if (!egress_loop_) {
+    egress_loop_ = std::make_unique<machines::reactor>();
+    resolver_ = std::make_shared<machines::egress::resolver>();
+  }
+  const std::string about =
+      "vm_types." + std::string{make.substr(without_network(make).size() + 1)} + ".network";
+  return std::make_shared<machines::egress::proxy>(*egress_loop_, std::move(rules), about,
+                                                   resolver_);
+}
+
+/// Those of each network are made by the one spawner: they differ in a socket.
+void machine_room::open_namespace_machines(const settings& values) {
+  auto plain = std::make_unique<machines::namespace_source>(namespace_settings_of(values),
+                                                            std::move(spawner_), *loop_);
+  const machines::namespace_source& first = *plain;
+  sources_.push_back({.make = "namespace", .source = std::move(plain)});
+  for (const auto& make : other_makes(values))
+    if (make != "namespace" && without_network(make) == "namespace")
+      sources_.push_back({.make = make,
+                          .source = std::make_unique<machines::namespace_source>(
+                              first, way_out_of(values, make))});
+}
+
 error machine_room::open(const settings& values) {
   loop_ = std::make_unique<machines::reactor>();
   if (values.kind == "instant") {
@@ -269,14 +314,14 @@ error machine_room::open(const settings& values) {
       return why;
   const auto others = other_makes(values);
   bool has_own = !sources_.empty();
-  if (has_own && spawner_ && std::ranges::find(others, "namespace") == others.end())
+  if (has_own && spawner_ && std::ranges::find(others, "namespace", kind_of) == others.end())
     end_spawner();
   if (spawner_)
-    sources_.push_back({.make = "namespace",
-                        .source = std::make_unique<machines::namespace_source>(
-                            namespace_settings_of(values), std::move(spawner_), *loop_)});
+    open_namespace_machines(values);
   for (auto& one : launchers_)
-    sources_.push_back({.make = one.make, .source = one.open(std::move(one.process), *loop_)});
+    sources_.push_back(
+        {.make = one.make,
+         .source = one.open(std::move(one.process), *loop_, way_out_of(values, one.make))});
   launchers_.clear();
   return {};
 }

@@ -3,12 +3,14 @@
 
 #include "actors/supervisor.hpp"
 #include "config/settings.hpp"
+#include "machines/egress/resolver.hpp"
 #include "machines/image/image.hpp"
 #include "machines/kvm_probe.hpp"
 #include "machines/machine.hpp"
 #include "machines/namespace/spawner.hpp"
 #include "machines/reactor.hpp"
 #include "machines/vm/vm_source.hpp"
+#include "machines/way_out.hpp"
 
 #include <functional>
 #include <map>
@@ -44,8 +46,8 @@ private:
     std::string make;
     machines::spawner_handle process;
     /// Makes the source that takes the process over.
-    std::function<std::unique_ptr<machines::vm_source>(machines::spawner_handle,
-                                                       machines::reactor&)>
+    std::function<std::unique_ptr<machines::vm_source>(machines::spawner_handle, machines::reactor&,
+                                                       std::shared_ptr<machines::way_out>)>
         open;
   };
   struct opened {
@@ -62,6 +64,9 @@ private:
   void consider_virtual_machines(const settings& values);
   error open_own_virtual_machines(const settings& values);
   void end_spawner();
+  void open_namespace_machines(const settings& values);
+  /// The way out of machines of a make; none where they have none.
+  std::shared_ptr<machines::way_out> way_out_of(const settings& values, std::string_view make);
   const machines::kvm_verdict& kvm();
 
   machines::spawner_handle spawner_;
@@ -73,6 +78,10 @@ private:
   std::string choice_;
   /// Makes that machine types ask for and this host does not serve, with the reasons.
   std::map<std::string, std::string> missing_;
+  /// Of the ways out, if there are any: what programs send shall not wait for machines, nor they
+  /// for it.
+  std::unique_ptr<machines::reactor> egress_loop_;
+  std::shared_ptr<machines::egress::resolver> resolver_;
   std::unique_ptr<machines::reactor> loop_;
   std::vector<opened> sources_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/kinds.hpp"
 #include "config/languages.hpp"
+#include "config/network.hpp"
 #include "config/settings.hpp"
 
 #include <algorithm>
@@ -212,6 +213,29 @@ error check_virtual(const std::string& field, const vm_type& type) {
   return check_vcpus(field + ".vcpus", type.vcpus);
 }
 
+/// Letters, digits, '-', '_' and '.': what the name of a make is parted by is none of these.
+bool is_plain_name(std::string_view name) {
+  return std::ranges::all_of(name, [](unsigned char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-'
+           || c == '_' || c == '.';
+  });
+}
+
+error check_network(const std::string& name, const std::string& field, const vm_type& type) {
+  if (type.network.empty())
+    return {};
+  if (type.kind != "namespace" && type.kind != "qemu" && type.kind != "firecracker")
+    return wrong(field, "needs a kind: namespace or qemu");
+  if (!is_plain_name(name))
+    return wrong(field, "needs a machine type whose name is letters, digits, '-', '_' and '.'");
+  if (type.network.size() > limits::network_rules_max)
+    return wrong(field, "has more than " + std::to_string(limits::network_rules_max) + " places");
+  for (std::size_t i = 0; i < type.network.size(); ++i)
+    if (auto rule = parse_network_rule(type.network[i]); !rule)
+      return wrong(field + "[" + std::to_string(i) + "]", to_refusal(rule.error()).detail);
+  return {};
+}
+
 error check_vm_types(const settings& values) {
   constexpr std::string_view kinds[] = {"", "auto", "namespace", "instant", "qemu", "firecracker"};
   for (const auto& [name, type] : values.vm_types) {
@@ -229,10 +253,12 @@ error check_vm_types(const settings& values) {
       return why;
     if (error why = check_virtual(field, type))
       return why;
+    if (error why = check_network(name, field + ".network", type))
+      return why;
   }
   if (other_makes(values).size() > limits::machine_makes_max)
     return wrong("vm_types", "have more than " + std::to_string(limits::machine_makes_max)
-                                 + " different kinds, images and numbers of processors");
+                                 + " different kinds, images, numbers of processors and networks");
   return {};
 }
 

@@ -16,6 +16,14 @@ std::string_view rest_of(std::string_view make) {
   return make.substr(kind_of(make).size());
 }
 
+/// The first machine type with the same places: machines of all of these are alike.
+std::string network_name(const vm_type& type, const settings& values) {
+  for (const auto& [name, each] : values.vm_types)
+    if (each.network == type.network)
+      return name;
+  return "network"; // of a type that is not the settings' own
+}
+
 } // namespace
 
 std::string make_of(const vm_type& type, const settings& values) {
@@ -31,11 +39,17 @@ std::string make_of(const vm_type& type, const settings& values) {
     make += ":" + (other_image ? type.image : std::string{});
   if (other_vcpus)
     make += ":" + std::to_string(type.vcpus);
+  if (!type.network.empty())
+    make += "@" + network_name(type, values);
   return make;
 }
 
 std::string_view kind_of(std::string_view make) {
-  return make.substr(0, make.find(':'));
+  return make.substr(0, make.find_first_of(":@"));
+}
+
+std::string_view without_network(std::string_view make) {
+  return make.substr(0, make.find('@'));
 }
 
 flavour flavour::of(std::string_view name, std::string_view own) {
@@ -73,7 +87,8 @@ expected<std::string> choose_make(const std::vector<std::string>& served, std::s
   }
   if (of_kind)
     return fail(ec::isolation_unavailable,
-                "vm_type: machines of " + wanted + " are not served here; `berth health` says why");
+                "vm_type: " + (wanted.empty() ? "plain machines" : "machines of " + wanted)
+                    + " are not served here; `berth health` says why");
   // A kind that is served and was asked for by name says what it lacks itself.
   std::string_view named = says_kind(kind) ? kind : std::string_view{machine.kind};
   bool is_served = std::ranges::find(served, named, &kind_of) != served.end();

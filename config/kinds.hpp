@@ -9,13 +9,16 @@
 
 /// Which machines serve whom. A *make* of machines is a kind, and of virtual machines with another
 /// image or other processors than the settings' own also these: "namespace", "qemu",
-/// "qemu:science", "qemu:science:2", "qemu::2".
+/// "qemu:science", "qemu:science:2", "qemu::2". Machines with a network are a make by the name of
+/// the first machine type with the same places: "namespace@pip", "qemu:science@pip".
 namespace berth {
 
 /// The make that a machine type asks for; empty when the server's own will do.
 std::string make_of(const vm_type& type, const settings& values);
-/// "qemu" of "qemu:science:2".
+/// "qemu" of "qemu:science:2@pip".
 std::string_view kind_of(std::string_view make);
+/// "qemu:science:2" of it: the same machines without a network.
+std::string_view without_network(std::string_view make);
 
 /// A make of machines and an interpreter that is warm in them, as one name: the make of the server
 /// itself goes without saying, another stands before a slash. It is also how `pool.warm` names what

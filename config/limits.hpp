@@ -27,8 +27,10 @@ inline constexpr std::size_t jobs_per_session_max = 256;
 inline constexpr std::size_t contexts_per_session_max = 16;
 /// Open sessions, whether their machines are up or not.
 inline constexpr std::size_t sessions_max = 4096;
-/// Different kinds, images and numbers of processors of machines in one server.
+/// Different kinds, images, numbers of processors and networks of machines in one server.
 inline constexpr std::size_t machine_makes_max = 16;
+/// Places of the network that one machine type may name.
+inline constexpr std::size_t network_rules_max = 256;
 /// Processors of a virtual machine.
 inline constexpr std::uint32_t vcpus_max = 32;
 /// Messages from actors to the thread of a bridge that wait to be sent.

@@ -165,6 +165,7 @@ void read_vm_type(object_reader& in, vm_type& to) {
   in.member("kind", to.kind);
   in.member("image", to.image);
   in.member("vcpus", to.vcpus);
+  in.member("network", to.network);
 }
 
 void read_doors(object_reader& in, settings& to) {

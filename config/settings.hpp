@@ -101,6 +101,9 @@ struct vm_type {
   /// of a type whose kind is a virtual one.
   std::string image{};
   std::uint32_t vcpus = 0;
+  /// The places that its machines reach, by a proxy of the server's; see config/network.hpp. Empty:
+  /// no network. Needs a kind.
+  std::vector<std::string> network{};
 
   bool operator==(const vm_type&) const = default;
 };

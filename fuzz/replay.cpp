@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
       {"archives", berth::fuzz::archives},
       {"firecracker_answer", berth::fuzz::firecracker_answer},
       {"firecracker_memory", berth::fuzz::firecracker_memory},
+      {"egress_request", berth::fuzz::egress_request},
   };
   target run = nullptr;
   for (auto [name, function] : targets)

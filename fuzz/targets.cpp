@@ -9,10 +9,13 @@
 #include "bridge/http/multipart.hpp"
 #include "bridge/json.hpp"
 #include "bridge/zmq/envelope.hpp"
+#include "config/network.hpp"
 #include "config/role_book.hpp"
 #include "config/settings.hpp"
 #include "machines/firecracker/api.hpp"
 #include "machines/firecracker/fault_handler.hpp"
+#include "machines/egress/limits.hpp"
+#include "machines/egress/request_head.hpp"
 #include "machines/namespace/archive.hpp"
 #include "machines/namespace/packet_link.hpp"
 #include "messages/codec.hpp"
@@ -444,6 +447,58 @@ void archives(std::span<const char> data) {
   };
   if (machines::archive::read(from, sink).empty())
     hold(sink.closed() && at == data.size());
+}
+
+namespace {
+
+/// One line, and no second one in it.
+bool is_one_line(std::string_view text) {
+  return std::ranges::none_of(text, [](unsigned char c) { return c < ' ' || c == 0x7f; });
+}
+
+void check_forward(const machines::egress::request_head& head) {
+  std::string_view text = head.forward;
+  std::size_t hosts = 0;
+  std::size_t lines = 0;
+  hold(text.ends_with("\r\n\r\n") && text.size() < 2 * machines::egress::head_bytes_max);
+  for (text.remove_suffix(2); !text.empty(); ++lines) {
+    auto end = text.find("\r\n");
+    hold(end != std::string_view::npos && end > 0);
+    std::string_view line = text.substr(0, end);
+    hold(std::ranges::none_of(line, [](char c) { return c == '\r' || c == '\n' || c == '\0'; }));
+    if (line.size() > 5 && ::strncasecmp(line.data(), "host:", 5) == 0)
+      ++hosts;
+    hold(::strncasecmp(line.data(), "proxy-", std::min<std::size_t>(6, line.size())) != 0
+         || line.size() < 6);
+    text.remove_prefix(end + 2);
+  }
+  hold(hosts == 1 && lines <= machines::egress::headers_max + 4);
+}
+
+} // namespace
+
+void egress_request(std::span<const char> data) {
+  std::string_view text{data.data(), data.size()};
+  std::size_t size = machines::egress::head_size(text);
+  hold(size <= std::min(text.size(), machines::egress::head_bytes_max + 4));
+  auto read = machines::egress::parse_request_head(text.substr(0, size));
+  if (const auto* why = std::get_if<machines::egress::rejection>(&read)) {
+    std::string said = machines::egress::rejection_text(*why);
+    hold(is_one_line(said.substr(0, said.find("\r\n"))));
+  } else {
+    const auto& head = std::get<machines::egress::request_head>(read);
+    hold(size > 0 && head.to.port != 0 && head.to.address.has_value() == head.to.name.empty());
+    hold(is_one_line(head.to.text()));
+    // It is read back as what it is.
+    hold(machines::egress::parse_destination(head.to.text()) == head.to);
+    if (!head.tunnel)
+      check_forward(head);
+  }
+  auto rule = parse_network_rule(text.substr(0, text.find('\n')));
+  if (rule && !rule->address && !rule->below)
+    hold(names_host(*rule, rule->name, rule->port));
+  else if (rule && rule->address)
+    hold(names_address(*rule, *rule->address, rule->port));
 }
 
 } // namespace berth::fuzz

@@ -44,4 +44,7 @@ void firecracker_memory(std::span<const char> data);
 /// An archive of a machine's files.
 void archives(std::span<const char> data);
 
+/// What a program in a machine says to the proxy, and the same text as a place of the list.
+void egress_request(std::span<const char> data);
+
 } // namespace berth::fuzz

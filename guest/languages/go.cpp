@@ -66,10 +66,11 @@ void compile_and_link(plan& value, const std::string& root, const std::string& p
 
 void build(plan& value, const start_job& start) {
   auto env = job_environment(start);
-  // The machine has no network: modules come from what is in it, or not at all.
-  for (auto [name, word] :
-       {std::pair{"GOPROXY", "off"}, {"GOCACHE", "/tmp/.cache/go-build"}, {"GOTOOLCHAIN", "local"}})
+  for (auto [name, word] : {std::pair{"GOCACHE", "/tmp/.cache/go-build"}, {"GOTOOLCHAIN", "local"}})
     env.try_emplace(name, word);
+  // Without a network modules come from what is in the machine, or not at all.
+  if (!env.contains("https_proxy"))
+    env.try_emplace("GOPROXY", "off");
   stage& compile = value.stages.emplace_back();
   compile.program = find_tool("go");
   // Modules and variables have a say in what comes out.

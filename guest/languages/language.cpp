@@ -2,6 +2,7 @@
 #include "guest/languages/language.hpp"
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <unistd.h>
 
@@ -58,6 +59,28 @@ std::string find_tool(std::string_view name) {
   return {};
 }
 
+namespace {
+
+/// What programs that speak HTTP look for, where the machine has a way out. Each of them knows
+/// other spellings.
+const std::map<std::string, std::string>& way_out() {
+  static const std::map<std::string, std::string> env = [] {
+    std::map<std::string, std::string> made;
+    const char* port = std::getenv("BERTH_WAY_OUT");
+    if (port == nullptr)
+      return made;
+    for (const char* name : {"http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"})
+      made[name] = std::string{"http://127.0.0.1:"} + port;
+    // What a program serves itself, it reaches itself.
+    for (const char* name : {"no_proxy", "NO_PROXY"})
+      made[name] = "localhost,127.0.0.1,::1";
+    return made;
+  }();
+  return env;
+}
+
+} // namespace
+
 std::map<std::string, std::string> job_environment(const start_job& start) {
   std::map<std::string, std::string> env{
       {"PATH", "/usr/local/bin:/usr/bin:/bin"},
@@ -67,6 +90,7 @@ std::map<std::string, std::string> job_environment(const start_job& start) {
       {"LANG", "C.UTF-8"},
       {"TMPDIR", "/tmp"},
   };
+  env.insert(way_out().begin(), way_out().end());
   for (const auto& [name, value] : start.env)
     env[name] = value;
   return env;

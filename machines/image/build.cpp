@@ -186,6 +186,7 @@ expected<image> assemble(const build_options& options, const image_parts& parts)
   manifest.kernel_origin = options.kernel;
   manifest.devices_by_command_line = parts.kernel.devices_by_command_line;
   manifest.command_line = options.kernel == "own" ? own_command_line : debian_command_line;
+  manifest.network = true;
   manifest.guest = parts.guest;
   manifest.languages = parts.recipe.languages;
   manifest.start = start_program(parts.recipe);

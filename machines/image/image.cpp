@@ -170,6 +170,7 @@ expected<image_manifest> parse_manifest(std::string_view text) {
   reader.member("kernel_origin", manifest.kernel_origin);
   reader.member("command_line", manifest.command_line);
   reader.member("devices_by_command_line", manifest.devices_by_command_line);
+  reader.member("network", manifest.network);
   reader.member("guest", manifest.guest);
   reader.member("languages", manifest.languages);
   reader.member("start", manifest.start);
@@ -198,6 +199,7 @@ std::string manifest_text(const image_manifest& manifest) {
             {"kernel_origin", manifest.kernel_origin},
             {"command_line", manifest.command_line},
             {"devices_by_command_line", manifest.devices_by_command_line},
+            {"network", manifest.network},
             {"guest", manifest.guest},
             {"languages", manifest.languages},
             {"start", manifest.start},

@@ -49,6 +49,8 @@ struct image_manifest {
   std::string command_line;
   /// Whether the kernel finds virtio-mmio devices by its command line, which goes without ACPI.
   bool devices_by_command_line = false;
+  /// Whether its programs and its kernel know how to give a machine a network.
+  bool network = false;
   /// SHA-256 of the guest program in the initial file system.
   std::string guest;
   std::vector<std::string> languages;

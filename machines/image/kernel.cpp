@@ -26,12 +26,13 @@ namespace {
 constexpr const char* debian_package = "linux-image-cloud-amd64";
 constexpr const char* source_package = "linux-source-6.12";
 /// What a virtual machine needs of Debian's kernel; what these need comes before them.
-constexpr const char* wanted_modules[] = {"virtio_mmio",    "virtio_blk",
-                                          "virtio_console", "virtio-rng",
-                                          "virtio_balloon", "vmw_vsock_virtio_transport",
-                                          "erofs",          "overlay"};
-/// Changes with the way in which kernels are made here.
+constexpr const char* wanted_modules[] = {
+    "virtio_mmio", "virtio_blk",     "virtio_console",
+    "virtio-rng",  "virtio_balloon", "vmw_vsock_virtio_transport",
+    "virtio_net",  "erofs",          "overlay"};
+/// Change with the way in which kernels are made here, and with the modules.
 constexpr std::string_view recipe_version = "1";
+constexpr std::string_view debian_recipe_version = "2";
 
 std::string read_text(const std::string& path) {
   std::ifstream in{path, std::ios::binary};
@@ -287,7 +288,7 @@ expected<built_kernel> debian_kernel(const std::string& cache, const build_progr
     return version.error();
   digest sum;
   for (std::string_view text :
-       {recipe_version, std::string_view{*package}, std::string_view{*version}})
+       {debian_recipe_version, std::string_view{*package}, std::string_view{*version}})
     sum.add_text(text);
   const std::string key = "debian-" + sum.hex().substr(0, 16);
   const std::string directory = cache + "/kernel-" + key;

@@ -151,6 +151,8 @@ boot_options parse_boot_options(std::string_view command_line) {
       options.processes = number;
     else if (name == "vsock_port" && is_number)
       options.vsock_port = static_cast<std::uint32_t>(number);
+    else if (name == "way_out" && is_number && number <= UINT16_MAX)
+      options.way_out = static_cast<std::uint16_t>(number);
   }
   return options;
 }

@@ -21,6 +21,8 @@ struct boot_options {
   std::uint64_t processes = 0;
   /// Where to listen on a vsock, which is then the channel; 0: the channel is a virtio-serial port.
   std::uint32_t vsock_port = 0;
+  /// Where the host's way out is, a port of what it calls itself on our network; 0: there is none.
+  std::uint16_t way_out = 0;
   /// The machine's first host name.
   std::string hostname = "berth";
 };

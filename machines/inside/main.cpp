@@ -2,6 +2,7 @@
 #include "machines/inside/boot.hpp"
 #include "machines/inside/identity.hpp"
 #include "machines/inside/port.hpp"
+#include "machines/inside/relay.hpp"
 #include "machines/namespace/cgroup.hpp"
 #include "machines/namespace/namespace_machine.hpp"
 
@@ -52,9 +53,10 @@ namespace_settings settings_for(const boot_options& options) {
 /// The machine, and what stands between it and the host. All on the reactor's thread.
 class keeper : public machine_listener, public std::enable_shared_from_this<keeper> {
 public:
-  keeper(reactor& loop, const boot_options& options)
+  keeper(reactor& loop, const boot_options& options, std::shared_ptr<relay> out)
     : loop_(loop)
     , options_(options)
+    , out_(std::move(out))
     , port_(
           loop, [this](std::span<const char> body) { on_host(body); },
           [this](bool full) {
@@ -106,6 +108,8 @@ private:
     if (error == 0 && !message.hostname.empty())
       error = names_.set(message.hostname);
     renewed_.error = error == 0 ? std::string{} : std::strerror(-error);
+    if (out_)
+      out_->renew();
     // The guest has its interpreters told, and its answer, without a privilege, stands for ours.
     machine_->send(std::move(message));
   }
@@ -142,6 +146,7 @@ private:
 
   reactor& loop_;
   const boot_options options_;
+  const std::shared_ptr<relay> out_;
   std::shared_ptr<machine> machine_;
   port port_;
   host_names names_;
@@ -176,8 +181,12 @@ void be_spared() {
     end_machine(why);
   drop_initial_files();
   reactor loop;
-  namespace_source source{settings, std::move(spawner), loop};
-  auto one = std::make_shared<keeper>(loop, options);
+  auto out = options.way_out == 0 ? nullptr : std::make_shared<relay>(loop, options.way_out);
+  if (out)
+    if (why = raise_network(); !why.empty())
+      end_machine(why);
+  namespace_source source{settings, std::move(spawner), loop, out};
+  auto one = std::make_shared<keeper>(loop, options, out);
   loop.post([&] { one->start(source); });
   reap();
 }

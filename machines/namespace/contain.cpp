@@ -6,7 +6,6 @@
 #include "machines/namespace/packet_link.hpp"
 
 #include <linux/capability.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -19,7 +18,6 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
 #include <string>
 #include <unistd.h>
@@ -59,13 +57,11 @@ int set_hostname(site& at) {
   return result(::sethostname(at.plan.hostname.data(), at.plan.hostname.size()));
 }
 
-/// The only interface there is. Programs expect to reach themselves.
-int raise_loopback(site&) {
-  owned_fd socket{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
-  return socket ? result(::ioctl(socket.get(), SIOCSIFFLAGS, &request)) : -errno;
+/// The descriptor goes to the server with the report, and does not stay here: what is connected to
+/// it comes out there, and nothing else of the machine's reaches beyond its loopback.
+int open_way_out(site& at) {
+  return at.plan.port == 0 ? 0
+                           : listen_on_loopback(at.plan.port, at.handles[spawner::handle_listener]);
 }
 
 /// One tmpfs holds all that the machine ever writes, so one number caps it, and another its files.
@@ -280,7 +276,10 @@ int confine(site& at) {
 int become_guest(site& at) {
   char name[] = "berth-guest";
   char* arguments[] = {name, nullptr};
-  char* environment[] = {nullptr};
+  // The guest tells its jobs.
+  char port[32];
+  std::snprintf(port, sizeof port, "BERTH_WAY_OUT=%u", unsigned{at.plan.port});
+  char* environment[] = {at.plan.port == 0 ? nullptr : port, nullptr};
   ::syscall(SYS_execveat, at.guest.get(), "", arguments, environment, AT_EMPTY_PATH);
   return -errno;
 }
@@ -293,7 +292,8 @@ constexpr wall_step<site> steps[] = {
     {"cgroups", join_cgroups},
     {"namespaces", [](site&) { return unshare_namespaces(); }},
     {"hostname", set_hostname},
-    {"loopback", raise_loopback},
+    {"loopback", [](site&) { return raise_loopback(); }},
+    {"way out", open_way_out},
     {"disk", mount_disk},
     {"disks of the parent", mount_parents_disks},
     {"places on the disk", furnish_disk},

@@ -31,6 +31,8 @@ struct containment_plan {
   const tree_beginning& beginning;
   /// Whether the mounts are made by an ordinary user in a namespace of its own.
   bool ordinary_user = false;
+  /// Where the machine's way out listens; 0: it has none.
+  std::uint16_t port = 0;
   berth_confinement confinement{};
   /// The guest's ends: channel to the server, side socket to the spawner.
   int channel = -1;

@@ -53,7 +53,8 @@ class namespace_source::one_machine : public machine,
                                       public std::enable_shared_from_this<one_machine> {
 public:
   one_machine(std::shared_ptr<shared_state> source, std::uint64_t number, const machine_spec& spec,
-              std::shared_ptr<machine_listener> listener, owned_fd channel);
+              std::shared_ptr<machine_listener> listener, owned_fd channel,
+              std::shared_ptr<way_out> out);
 
   void send(const guest::to_guest& message) override;
   void set_limits(const machine_limits& wanted) override;
@@ -103,6 +104,9 @@ private:
   std::vector<request> early_limits_;
   /// What went wrong before the spawner told how the machine died.
   std::string first_cause_;
+  const std::shared_ptr<way_out> out_;
+  /// Its socket there, as long as it lives.
+  std::shared_ptr<void> door_;
 
   const std::shared_ptr<guest_channel> channel_;
 
@@ -130,6 +134,7 @@ public:
   const pid_t pid;
   const std::string instance;
   std::atomic<std::uint64_t> next_number{1};
+  std::atomic<int> sources{1};
 
   // On the reactor's thread.
   void open();
@@ -237,17 +242,20 @@ bool namespace_source::shared_state::template_up(std::string_view language) cons
 namespace_source::one_machine::one_machine(std::shared_ptr<shared_state> source,
                                            std::uint64_t number, const machine_spec& spec,
                                            std::shared_ptr<machine_listener> listener,
-                                           owned_fd channel)
+                                           owned_fd channel, std::shared_ptr<way_out> out)
   : source_(std::move(source))
   , number_(number)
   , spec_(spec)
   , listener_(std::move(listener))
+  , out_(std::move(out))
   , channel_(std::make_shared<guest_channel>(source_->loop, std::move(channel),
                                              source_->settings.send_queue_bytes))
   , limits_(with_defaults(spec.limits, source_->settings.defaults)) {}
 
 void namespace_source::one_machine::begin(owned_fd guest_end) {
-  request asked{.kind = request_kind::create, .number = number_};
+  request asked{.kind = request_kind::create,
+                .number = number_,
+                .port = out_ ? way_out_port : std::uint16_t{0}};
   {
     std::lock_guard guard{mutex_};
     asked.memory_bytes = limits_.memory_bytes;
@@ -298,6 +306,8 @@ void namespace_source::one_machine::on_created(const report& said, std::vector<o
   {
     std::lock_guard guard{mutex_};
     handles_.take(said.handles, fds);
+    if (owned_fd& listener = handles_[spawner::handle_listener]; out_ && listener)
+      door_ = out_->serve(spec_.id, std::move(listener));
     created_ = true;
     await_hello(source_->settings.hello_within);
     // Limits that were set in between.
@@ -386,6 +396,7 @@ void namespace_source::one_machine::lose(std::string why, bool out_of_memory, bo
 void namespace_source::one_machine::end_channel() {
   source_->loop.cancel(hello_timer_);
   channel_->close();
+  door_.reset();
   std::lock_guard guard{mutex_};
   closed_ = true;
 }
@@ -564,12 +575,21 @@ void namespace_source::one_machine::on_files(const report& said) {
 // --- the source ----------------------------------------------------------------------------------
 
 namespace_source::namespace_source(const namespace_settings& settings, spawner_handle spawner,
-                                   reactor& loop)
-  : state_(std::make_shared<shared_state>(settings, std::move(spawner), loop)) {
+                                   reactor& loop, std::shared_ptr<way_out> out)
+  : state_(std::make_shared<shared_state>(settings, std::move(spawner), loop))
+  , out_(std::move(out)) {
   loop.post([state = state_] { state->open(); });
 }
 
+namespace_source::namespace_source(const namespace_source& beside, std::shared_ptr<way_out> out)
+  : state_(beside.state_)
+  , out_(std::move(out)) {
+  ++state_->sources;
+}
+
 namespace_source::~namespace_source() {
+  if (--state_->sources > 0)
+    return;
   state_->loop.post([state = state_] { state->shut_down(); });
   if (!state_->wait_closed(end_within))
     state_->loop.post([state = state_] { state->close(); });
@@ -583,7 +603,7 @@ std::shared_ptr<machine> namespace_source::start(const machine_spec& spec,
     ends[0] = ends[1] = -1;
   owned_fd ours{ends[0]};
   auto one = std::make_shared<one_machine>(state_, state_->next_number++, spec, std::move(listener),
-                                           std::move(ours));
+                                           std::move(ours), out_);
   state_->loop.post([one, guest_end = std::make_shared<owned_fd>(ends[1])] {
     one->begin(std::move(*guest_end));
   });
@@ -591,7 +611,10 @@ std::shared_ptr<machine> namespace_source::start(const machine_spec& spec,
 }
 
 std::vector<std::string> namespace_source::isolation() const {
-  return state_->isolation();
+  if (!out_)
+    return state_->isolation();
+  // All else is as with the machines beside them.
+  return out_->facts();
 }
 
 const std::string& namespace_source::instance() const {

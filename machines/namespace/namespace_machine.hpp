@@ -5,6 +5,7 @@
 #include "machines/namespace/namespace_settings.hpp"
 #include "machines/namespace/spawner.hpp"
 #include "machines/reactor.hpp"
+#include "machines/way_out.hpp"
 
 #include <memory>
 
@@ -14,10 +15,14 @@ namespace berth::machines {
 /// needs privileges is asked of the spawner.
 class namespace_source : public machine_source {
 public:
-  /// Takes over a running spawner. The reactor must outlive the source and its machines.
-  namespace_source(const namespace_settings& settings, spawner_handle spawner, reactor& loop);
-  /// Ends the spawner and with it all machines; waits some seconds at most. Machines still there
-  /// are lost and gone before it returns.
+  /// Takes over a running spawner. The reactor must outlive the source and its machines. With a
+  /// way out each machine has a socket that leads there, and else none.
+  namespace_source(const namespace_settings& settings, spawner_handle spawner, reactor& loop,
+                   std::shared_ptr<way_out> out = nullptr);
+  /// A source of other machines by the same spawner: those with that way out.
+  namespace_source(const namespace_source& beside, std::shared_ptr<way_out> out);
+  /// Ends the spawner, when no other source has it, and with it all machines; waits some seconds at
+  /// most. Machines still there are lost and gone before it returns.
   ~namespace_source() override;
 
   std::string_view kind() const override { return "namespace"; }
@@ -31,6 +36,7 @@ private:
   class shared_state;
   class one_machine;
   std::shared_ptr<shared_state> state_;
+  const std::shared_ptr<way_out> out_;
 };
 
 } // namespace berth::machines

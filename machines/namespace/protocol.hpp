@@ -52,6 +52,9 @@ struct request {
   /// Of `save`.
   std::uint64_t since = 0;
   std::uint64_t bytes_max = 0;
+  /// Of `create`: a socket shall listen on this port of the machine's loopback, and come with the
+  /// report; 0: none.
+  std::uint16_t port = 0;
   char text[text_bytes_max] = {};
 };
 
@@ -85,7 +88,8 @@ enum handle_bit : std::uint32_t {
   handle_pids_limit = 1U << 6,    ///< pids.max, for writing
   handle_pids_usage = 1U << 7,    ///< pids.current
   handle_cpu_usage = 1U << 8,     ///< cpu.stat or cpuacct.usage
-  handle_count = 9,               ///< how many there are
+  handle_listener = 1U << 9,      ///< a socket that listens on the machine's loopback
+  handle_count = 10,              ///< how many there are
 };
 
 struct report {

@@ -64,6 +64,7 @@ struct living {
   std::uint64_t number = 0;
   std::uint32_t index = 0; ///< its uid's distance from the base
   machine_limits limits;
+  std::uint16_t port = 0; ///< where its way out listens
   owned_fd pidfd;
   owned_fd side;
   cgroup_handles handles;
@@ -301,6 +302,7 @@ int spawner_process::launch(living& one, std::string_view hostname, int channel)
       .cgroups = &cgroups_,
       .beginning = beginning,
       .ordinary_user = ordinary_user_,
+      .port = one.port,
       .confinement = {.flags = BERTH_CONFINE_NEW_USER_NS
                                | (settings_.require.landlock ? BERTH_CONFINE_NEED_LANDLOCK : 0),
                       .uid = uid,
@@ -347,6 +349,7 @@ void spawner_process::create(const request& asked, std::vector<owned_fd>& fds) {
   living one;
   one.number = asked.number;
   one.limits = {asked.memory_bytes, asked.processes, asked.disk_bytes};
+  one.port = asked.port;
   if (known || asked.number == 0 || asked.number >> kind_shift != 0 || fds.size() != 1
       || !good_hostname(hostname)) {
     note.error = EINVAL;
@@ -461,10 +464,10 @@ void spawner_process::announce(living& one) {
     if (fd)
       layered.procs.push_back(fd.get());
   layers_.begin(layered);
-  // The limits and counters are the server's affair.
+  // The limits and counters are the server's affair, and so is who listens.
   for (auto bit :
        {spawner::handle_memory_limit, spawner::handle_memory_peak, spawner::handle_pids_limit,
-        spawner::handle_pids_usage, spawner::handle_cpu_usage})
+        spawner::handle_pids_usage, spawner::handle_cpu_usage, spawner::handle_listener})
     one.handles[bit].reset();
 }
 

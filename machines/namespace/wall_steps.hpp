@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "messages/fd.hpp"
+
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -43,6 +45,10 @@ int die_with_parent();
 int forget_parent();
 /// The pid namespace came with the clone. The cgroup namespace is rooted at the caller's groups.
 int unshare_namespaces();
+/// The only interface there is. Programs expect to reach themselves.
+int raise_loopback();
+/// A socket that listens on the loopback of the caller's network namespace, whoever has it later.
+int listen_on_loopback(std::uint16_t port, owned_fd& to);
 /// Processes of the pid namespace only, nobody else's, and nothing of the kernel's own files.
 int mount_own_proc(const char* place);
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/qemu/command_line.hpp"
 
+#include "machines/way_out.hpp"
+
 namespace berth::machines {
 
 namespace {
@@ -70,6 +72,10 @@ std::vector<std::string> common(const vm_shape& shape, bool shared) {
       "-device",
       std::string{"virtserialport,chardev=channel,name="} + vm_port,
   };
+  // The host is the loopback of QEMU's own network namespace, in which one socket listens.
+  if (shape.network)
+    all.insert(all.end(),
+               {"-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-device,netdev=net"});
   return all;
 }
 
@@ -82,6 +88,8 @@ std::string kernel_words(const vm_shape& shape, const vm_boot& boot) {
   if (shape.runs_by == accelerator::tcg)
     words += " tsc=reliable no_timer_check";
   words += " berth.disk_mib=" + std::to_string(boot.disk_mib);
+  if (shape.network)
+    words += " berth.way_out=" + std::to_string(way_out_port);
   if (!boot.hostname.empty())
     words += " berth.hostname=" + boot.hostname;
   if (words.front() == ' ')

@@ -59,8 +59,9 @@ std::string qemu_launcher::prepare() {
 }
 
 std::vector<std::string> qemu_launcher::walls() const {
-  return {"QEMU's walls: namespaces user, pid, mount, network (none at all), ipc, uts, "
-          "cgroup; read-only root with QEMU and libraries only",
+  return {std::string{"QEMU's walls: namespaces user, pid, mount, network ("}
+              + (settings_.network ? "a loopback, the way out there" : "none at all")
+              + "), ipc, uts, cgroup; read-only root with QEMU and libraries only",
           ordinary_user_ ? "QEMU's identity: the uid of the server's user, in user namespaces of "
                            "their own"
                          : "QEMU's identity: a host uid of its own for each machine, from "

@@ -35,16 +35,22 @@ std::shared_ptr<const owned_fd> copy_to_memory(const std::string& path) {
   return std::make_shared<owned_fd>(std::move(to));
 }
 
+qemu_settings with_network(qemu_settings settings, bool network) {
+  settings.network = network;
+  return settings;
+}
+
 class qemu_engine final : public vm_engine {
 public:
   qemu_engine(const qemu_settings& settings, const image& from, spawner_handle launcher,
-              reactor& loop)
-    : settings_(settings)
+              reactor& loop, std::shared_ptr<way_out> out)
+    : settings_(with_network(settings, out != nullptr))
     , image_(from)
     , instance_(launcher.instance)
     , walls_(launcher.isolation)
     , link_(std::make_shared<launcher_link>(std::move(launcher), loop))
-    , root_(open_shared(from.root())) {}
+    , root_(open_shared(from.root()))
+    , out_(std::move(out)) {}
 
   std::string_view kind() const override { return "qemu"; }
   const vm_settings& settings() const override { return settings_; }
@@ -71,6 +77,7 @@ private:
   const std::vector<std::string> walls_;
   const std::shared_ptr<launcher_link> link_;
   const std::shared_ptr<const owned_fd> root_;
+  const std::shared_ptr<way_out> out_;
 };
 
 std::vector<std::string> qemu_engine::facts() const {
@@ -81,8 +88,12 @@ std::vector<std::string> qemu_engine::facts() const {
       "image: " + image_.manifest.name + "-" + image_.manifest.version + ", kernel "
           + image_.manifest.kernel_release + " (" + image_.manifest.kernel_origin + ")",
       "machine: " + std::to_string(settings_.vcpus)
-          + " vCPU, virtio-mmio devices (disk read-only, entropy, serial port), no network"};
+          + " vCPU, virtio-mmio devices (disk read-only, entropy, serial port"
+          + (out_ ? ", network by the way out)" : "), no network")};
   facts.insert(facts.end(), walls_.begin(), walls_.end());
+  if (out_)
+    for (auto& fact : out_->facts())
+      facts.push_back(std::move(fact));
   return facts;
 }
 
@@ -99,7 +110,8 @@ vm_plan qemu_engine::plan(std::uint64_t memory_mib) const {
                 .vcpus = settings_.vcpus,
                 .memory_mib = memory_mib,
                 .translation_mib = settings_.translation_mib,
-                .acpi = !image_.manifest.devices_by_command_line};
+                .acpi = !image_.manifest.devices_by_command_line,
+                .network = settings_.network};
   made.boot = {.kernel_words =
                    machines::kernel_words(image_.manifest, settings_.runs_by == accelerator::tcg),
                .disk_mib = settings_.defaults.disk_bytes >> 20,
@@ -116,7 +128,7 @@ void qemu_engine::read_image(vm_plan& of) const {
 }
 
 std::shared_ptr<virtual_machine> qemu_engine::start(const vm_plan& of) {
-  auto one = std::make_shared<qemu_process>(link_);
+  auto one = std::make_shared<qemu_process>(link_, out_);
   bool started = one->start({.arguments = boot_arguments(of.shape, of.boot),
                              .root = root_,
                              .kernel = of.kernel,
@@ -128,7 +140,7 @@ std::shared_ptr<virtual_machine> qemu_engine::start(const vm_plan& of) {
 }
 
 std::shared_ptr<virtual_machine> qemu_engine::start(const vm_template& of, const std::string&) {
-  auto one = std::make_shared<qemu_process>(link_);
+  auto one = std::make_shared<qemu_process>(link_, out_);
   bool started = one->start({.arguments = waiting_arguments(of.shape),
                              .memory = of.memory,
                              .root = root_,
@@ -141,8 +153,9 @@ std::shared_ptr<virtual_machine> qemu_engine::start(const vm_template& of, const
 } // namespace
 
 qemu_source::qemu_source(const qemu_settings& settings, const image& from, spawner_handle launcher,
-                         reactor& loop)
-  : vm_source(std::make_unique<qemu_engine>(settings, from, std::move(launcher), loop),
-              from.manifest.start, loop) {}
+                         reactor& loop, std::shared_ptr<way_out> out)
+  : vm_source(
+      std::make_unique<qemu_engine>(settings, from, std::move(launcher), loop, std::move(out)),
+      from.manifest.start, loop) {}
 
 } // namespace berth::machines

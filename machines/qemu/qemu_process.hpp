@@ -25,8 +25,8 @@ public:
     std::uint64_t processes = 0;
   };
 
-  explicit qemu_process(std::shared_ptr<launcher_link> link)
-    : vm_process(std::move(link)) {}
+  qemu_process(std::shared_ptr<launcher_link> link, std::shared_ptr<way_out> out)
+    : vm_process(std::move(link), std::move(out)) {}
 
   /// Asks the launcher for it. False: it cannot be asked; no handler is called then.
   bool start(parts with);

@@ -57,6 +57,9 @@ struct request {
   std::uint64_t state = 0;
   std::uint32_t argument_bytes = 0;
   std::uint32_t by_faults = 0;
+  /// Of QEMU: a socket shall listen on this port of the process's loopback, and come with the
+  /// report; 0: it has none, not even a loopback.
+  std::uint16_t port = 0;
 };
 
 enum class report_kind : std::uint32_t {

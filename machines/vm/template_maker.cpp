@@ -38,6 +38,7 @@ void template_maker::begin() {
   if (!process_)
     return tell_failure("no memory for a template, or the launcher has ended", "");
   auto self = shared_from_this();
+  process_->known_as("template");
   process_->tell({.on_stopped = [self] { self->fail("the machine stopped while it booted"); },
                   .on_end =
                       [self](const std::string& why, bool) {

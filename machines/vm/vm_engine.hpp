@@ -57,6 +57,8 @@ public:
   /// The end of what the console said.
   virtual void console(std::function<void(const std::string&)> then) = 0;
 
+  /// Whose it is, once that is known.
+  virtual void known_as(const std::string&) {}
   virtual void kill() = 0;
   virtual bool dead() const = 0;
   /// Whether it can be asked for anything. When not, its end follows.

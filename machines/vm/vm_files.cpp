@@ -198,6 +198,7 @@ json facts_of(const vm_template& from) {
           {"memory_mib", from.shape.memory_mib},
           {"translation_mib", from.shape.translation_mib},
           {"acpi", from.shape.acpi},
+          {"network", from.shape.network},
           {"version", from.hello.version},
           {"languages", from.hello.languages},
           {"warm", from.warm}};
@@ -229,8 +230,12 @@ bool take_facts(const std::string& text, vm_template& to) {
   to.shape.vcpus = static_cast<std::uint32_t>(number_at("vcpus"));
   to.shape.memory_mib = number_at("memory_mib");
   to.shape.translation_mib = number_at("translation_mib");
-  auto acpi = facts.find("acpi");
-  to.shape.acpi = acpi != facts.end() && acpi->is_boolean() && acpi->get<bool>();
+  auto truth_at = [&](const char* name) {
+    auto found = facts.find(name);
+    return found != facts.end() && found->is_boolean() && found->get<bool>();
+  };
+  to.shape.acpi = truth_at("acpi");
+  to.shape.network = truth_at("network");
   to.hello.version = static_cast<std::uint32_t>(number_at("version"));
   to.hello.languages = list_at("languages");
   to.warm = list_at("warm");

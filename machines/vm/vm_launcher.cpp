@@ -85,7 +85,8 @@ void vm_launcher::launch(const request& asked, std::string_view texts, std::vect
   wall_plan wanted{.number = asked.number,
                    .limits = {.memory_bytes = asked.memory_bytes, .processes = asked.processes},
                    .cgroups = &cgroups_,
-                   .uid = uid_of(one)};
+                   .uid = uid_of(one),
+                   .port = asked.port};
   for (const auto& fd : fds)
     wanted.descriptors.push_back(fd.get());
   why = plan(asked, std::move(split), one, wanted);

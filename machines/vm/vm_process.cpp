@@ -118,6 +118,7 @@ bool vm_process::launch(request asked, std::span<const std::string> texts, std::
     packed.append(one).push_back('\0');
   asked.kind = request_kind::launch;
   asked.number = number_;
+  asked.port = out_ ? way_out_port : std::uint16_t{0};
   if (!link_->ask(asked, packed, fds))
     return false;
   link_->adopt(number_, shared_from_this());
@@ -132,6 +133,17 @@ void vm_process::tell(handlers told) {
     told_.on_end(why_, out_of_memory_);
   if (gone_ && told_.on_gone)
     told_.on_gone();
+}
+
+void vm_process::known_as(const std::string& machine) {
+  machine_ = machine;
+  serve_out();
+}
+
+/// As soon as there is a socket, and a name for whoever speaks there.
+void vm_process::serve_out() {
+  if (out_ && listener_ && !machine_.empty() && !dead_)
+    door_ = out_->serve(machine_, std::move(listener_));
 }
 
 void vm_process::kill() {
@@ -190,8 +202,12 @@ std::string vm_process::error_of(const report& said) {
 void vm_process::on_report(const report& said, std::vector<owned_fd>& fds) {
   switch (said.kind) {
   case report_kind::launched: {
-    std::lock_guard guard{mutex_};
-    handles_.take(said.handles, fds);
+    {
+      std::lock_guard guard{mutex_};
+      handles_.take(said.handles, fds);
+      listener_ = std::move(handles_[spawner::handle_listener]);
+    }
+    serve_out();
     break;
   }
   case report_kind::answered:
@@ -225,6 +241,8 @@ void vm_process::ended(std::string why, bool out_of_memory) {
   out_of_memory_ = out_of_memory;
   link_->loop().forget(errors_watch_);
   errors_.reset();
+  listener_.reset();
+  door_.reset();
   let_go();
   auto waiting = std::move(asked_);
   asked_.clear();

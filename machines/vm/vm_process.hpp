@@ -7,6 +7,7 @@
 #include "machines/reactor.hpp"
 #include "machines/vm/launcher_protocol.hpp"
 #include "machines/vm/vm_engine.hpp"
+#include "machines/way_out.hpp"
 
 #include <functional>
 #include <map>
@@ -60,6 +61,7 @@ private:
 class vm_process : public virtual_machine, public std::enable_shared_from_this<vm_process> {
 public:
   void tell(handlers told) override;
+  void known_as(const std::string& machine) override;
   void kill() override;
   bool dead() const override { return dead_; }
   machine_usage usage() const override;
@@ -72,9 +74,11 @@ protected:
   using answer_handler =
       std::function<void(const launcher::report& said, std::vector<owned_fd>& fds)>;
 
-  explicit vm_process(std::shared_ptr<launcher_link> link)
+  /// With a way out it has a socket that leads there.
+  explicit vm_process(std::shared_ptr<launcher_link> link, std::shared_ptr<way_out> out = nullptr)
     : link_(std::move(link))
-    , number_(link_->next_number()) {}
+    , number_(link_->next_number())
+    , out_(std::move(out)) {}
 
   /// Asks for the process. What it writes to standard error is kept, its end; `fds` follow.
   /// False: it cannot be asked; no handler is called then.
@@ -101,7 +105,12 @@ protected:
 private:
   void ended(std::string why, bool out_of_memory);
   void gone();
+  void serve_out();
 
+  const std::shared_ptr<way_out> out_;
+  std::string machine_;
+  owned_fd listener_; // until it is known whose it is
+  std::shared_ptr<void> door_;
   owned_fd errors_;
   reactor::token errors_watch_ = 0;
   std::string words_;

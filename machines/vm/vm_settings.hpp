@@ -27,6 +27,8 @@ struct vm_settings {
   /// What the probe of KVM said.
   std::string probe;
   std::uint32_t vcpus = 1;
+  /// Whether machines have a way out.
+  bool network = false;
   /// Refuse to start without them.
   bool need_cgroups = false;
   bool need_landlock = false;

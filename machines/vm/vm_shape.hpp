@@ -22,6 +22,8 @@ struct vm_shape {
   std::uint64_t translation_mib = 64;
   /// Whether the kernel needs ACPI to find its devices.
   bool acpi = false;
+  /// Whether it has a network device, which leads to the way out and nowhere else.
+  bool network = false;
 
   bool operator==(const vm_shape&) const = default;
 };

@@ -400,6 +400,11 @@ void vm_source::shared_state::with_saved_template(const std::string& key, const 
       made = nullptr;
       why = "the template that the saved state is bound to is gone";
     }
+    if (made && made->shape.network != self->settings.network) {
+      made = nullptr;
+      why = self->settings.network ? "it was saved when its machine type had no network"
+                                   : "it was saved when its machine type had a network";
+    }
     self->loop.post([self, made, why, id, then] {
       std::erase_if(self->older_, [](const auto& one) { return one.second.expired(); });
       if (made)
@@ -684,6 +689,7 @@ void vm_source::one_machine::come_up() {
     usage_process_ = process_;
   }
   ++processes_left_;
+  process_->known_as(spec_.id);
   auto weak = weak_from_this();
   std::weak_ptr<virtual_machine> mine = process_;
   process_->tell({.on_stopped =

@@ -38,6 +38,17 @@ int join_cgroups(site& at) {
   return at.plan.cgroups->enter(at.plan.number, at.plan.limits, at.handles);
 }
 
+/// QEMU's own network (slirp) turns what its guest sends to 10.0.2.2 into connections to this
+/// loopback. There is one socket, and the descriptor goes to the server: whatever QEMU does, it
+/// reaches who serves that and nobody else.
+int open_way_out(site& at) {
+  if (at.plan.port == 0)
+    return 0;
+  int failed = raise_loopback();
+  return failed != 0 ? failed
+                     : listen_on_loopback(at.plan.port, at.handles[spawner::handle_listener]);
+}
+
 int report_prepared(site& at) {
   wall_report report{.step = walls_prepared};
   std::vector<int> fds;
@@ -148,8 +159,9 @@ constexpr wall_step<site> qemu_steps[] = {
     {"tie to the launcher's life", [](site&) { return die_with_parent(); }},
     {"session and signals", [](site&) { return forget_parent(); }},
     {"cgroups", join_cgroups},
-    // A network namespace without even a loopback.
+    // A network namespace without even a loopback, unless the machine has a way out.
     {"namespaces", [](site&) { return unshare_namespaces(); }},
+    {"way out", open_way_out},
     // It is how descriptors are opened by their numbers. The host's is below, out of reach.
     {"proc", [](site&) { return mount_own_proc("/proc"); }},
     {"report", report_prepared},

@@ -36,6 +36,8 @@ struct wall_plan {
   const cgroup_tree* cgroups = nullptr;
   /// Host identity of the process.
   std::uint32_t uid = 0;
+  /// Of QEMU: where its machine's way out listens; 0: it has none.
+  std::uint16_t port = 0;
   std::string binary;
   std::vector<std::string> arguments;
   /// Where it starts; empty: where the launcher is.

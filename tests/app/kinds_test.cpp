@@ -2,6 +2,7 @@
 #include "machines/image/image.hpp"
 #include "tests/app/support.hpp"
 #include "tests/support/skip.hpp"
+#include "tests/support/sockets.hpp"
 
 #include <csignal>
 #include <filesystem>
@@ -43,6 +44,51 @@ std::string script(std::string_view rest) {
     if (!lend_image(home))                                                                         \
       return skip("no image of virtual machines was made here");                                   \
   } while (false)
+
+TEST_CASE("A machine type with a network reaches its places, and others reach none") {
+  NEEDS_SERVER();
+  tcp_server listed{tcp_server::echo_head};
+  const std::string place = "127.0.0.1:" + std::to_string(listed.port);
+  server_home home;
+  server serving{home,
+                 {{"kind", "namespace"},
+                  {"vm_types",
+                   {{"net", {{"kind", "namespace"}, {"network", {place}}}},
+                    {"net-fc", {{"kind", "firecracker"}, {"network", {place}}}}}}}};
+  REQUIRE_SCRIPT(serving, script("place = '" + place + "'\n" + R"py(
+code = """
+import os, urllib.request
+for name in ("no_proxy", "NO_PROXY"):
+    os.environ.pop(name, None)
+try:
+    print(urllib.request.urlopen("http://%s/", timeout=30).status)
+except OSError as e:
+    print(e)
+"""
+def said(code, **more):
+    got = client.ask("run", language="python", code=code, **more)
+    assert got["state"] == "exited", got
+    return got["stdout"].decode()
+
+assert said(code % place, vm_type="net") == "200\n"
+assert "403" in said(code % "127.0.0.2:80", vm_type="net")
+assert "refused" in said(code % place), said(code % place)
+# A session keeps its network, through sleep and in forks; its cells have it too.
+session = client.ask("open_session", vm_type="net")["session"]
+assert said(code % place, session=session) == "200\n"
+assert said(code % place, session=session, kernel=True) == "200\n"
+client.ask("pause_session", session=session)
+assert said(code % place, session=session) == "200\n"
+fork = client.ask("fork", session=session, count=1)["sessions"][0]
+assert said(code % place, session=fork["session"]) == "200\n"
+plain = client.ask("open_session")["session"]
+wish = dict(language="bash", code="true")
+assert refused("run", session=plain, vm_type="net", **wish) == "isolation_unavailable"
+assert refused("run", vm_type="net-fc", **wish) == "isolation_unavailable"
+facts = "\n".join(client.ask("health")["isolation"])
+assert "which leads to " + place in facts and "cannot have a network" in facts, facts
+)py"));
+}
 
 TEST_CASE("One server runs virtual machines beside others, and each request gets its kind") {
   NEEDS_SERVER();

@@ -117,3 +117,42 @@ TEST_CASE("Machines of another kind are kept ready only where a machine type has
   CHECK_FALSE(parse_settings(R"({"pool": {"warm": {"qemu::2/python": 1}}})", "t"));
   CHECK_FALSE(parse_settings(R"({"pool": {"warm": {"qemu/cobol": 1}}})", "t"));
 }
+
+TEST_CASE("Machines with a network are a make of their own, by the list and not by the type") {
+  settings values;
+  vm_type pip = of_kind("namespace");
+  pip.network = {"api.test:443"};
+  vm_type npm = of_kind("qemu");
+  npm.network = {"other.test:443"};
+  values.vm_types = {{"npm", npm}, {"pip", pip}, {"pip-large", pip}};
+  CHECK(make_of(pip, values) == "namespace@pip");
+  CHECK(make_of(values.vm_types.at("pip-large"), values) == "namespace@pip");
+  CHECK(make_of(npm, values) == "qemu@npm");
+  npm.vcpus = 2;
+  CHECK(make_of(npm, values) == "qemu::2@npm");
+  CHECK(kind_of("namespace@pip") == "namespace");
+  CHECK(kind_of("qemu::2@npm") == "qemu");
+  CHECK(without_network("qemu::2@npm") == "qemu::2");
+  CHECK(without_network("qemu") == "qemu");
+  CHECK(list_kinds({"namespace", "namespace@pip", "qemu@npm"}) == "namespace, qemu");
+  CHECK(other_makes(values) == std::vector<std::string>{"qemu@npm", "namespace@pip"});
+}
+
+TEST_CASE("Whoever asks for a network gets it or is refused, and nobody else gets it") {
+  settings values;
+  vm_type pip = of_kind("namespace");
+  pip.network = {"api.test:443"};
+  values.vm_types = {{"pip", pip}};
+  auto chosen_of = [&](std::vector<std::string> served, const char* kind, const vm_type& type) {
+    return choose_make(served, kind, "", type, values);
+  };
+  CHECK(chosen_of({"namespace", "namespace@pip"}, "", pip).value() == "namespace@pip");
+  CHECK(chosen_of({"namespace", "namespace@pip"}, "", of_kind("")).value() == "namespace");
+  CHECK(chosen_of({"qemu", "namespace", "namespace@pip"}, "namespace", of_kind("")).value()
+        == "namespace");
+  CHECK_FALSE(chosen_of({"namespace", "qemu"}, "", pip));
+  CHECK_FALSE(chosen_of({"namespace", "namespace@pip", "qemu"}, "qemu", pip));
+  CHECK_FALSE(chosen_of({"namespace@pip", "qemu"}, "namespace", of_kind("")));
+  pip.network = {"api.test:443", "evil.org:443"};
+  CHECK_FALSE(chosen_of({"namespace", "namespace@pip"}, "", pip));
+}

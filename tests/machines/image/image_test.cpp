@@ -62,6 +62,7 @@ TEST_CASE("A manifest says the same when it was written and read") {
   made.manifest.start = "echo \"x\"\n";
   made.manifest.memory_mib = 256;
   made.manifest.devices_by_command_line = true;
+  made.manifest.network = true;
   auto read = parse_manifest(manifest_text(made.manifest));
   REQUIRE(read);
   CHECK(*read == made.manifest);
@@ -208,11 +209,14 @@ TEST_CASE("An initial file system is the same bytes for the same files") {
 TEST_CASE("The kernel's command line tells the machine's first process what it keeps") {
   auto options = inside::parse_boot_options(
       "quiet berth.disk_mib=64 console=ttyS0 berth.memory_mib=200 berth.hostname=vm-1 "
-      "berth.processes=x berth.vsock_port=1024\n");
+      "berth.processes=x berth.vsock_port=1024 berth.way_out=3128\n");
+  CHECK(options.way_out == 3128);
   CHECK(options.disk_mib == 64);
   CHECK(options.memory_mib == 200);
   CHECK(options.hostname == "vm-1");
   CHECK(options.processes == 0);
   CHECK(options.vsock_port == 1024);
   CHECK(inside::parse_boot_options("").hostname == "berth");
+  CHECK(inside::parse_boot_options("").way_out == 0);
+  CHECK(inside::parse_boot_options("berth.way_out=65536").way_out == 0);
 }

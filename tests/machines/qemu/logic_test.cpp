@@ -196,6 +196,21 @@ TEST_CASE("a machine that boots and one that waits have the same devices") {
   }
 }
 
+TEST_CASE(
+    "a machine with a way out has one network device, alike when it boots and when it waits") {
+  vm_shape shape{.memory_mib = 256, .network = true};
+  vm_boot boot{.kernel_words = "a", .disk_mib = 64};
+  for (const auto& all : {boot_arguments(shape, boot), waiting_arguments(shape)}) {
+    CHECK(has(all, "-netdev", "user,id=net,ipv6=off"));
+    CHECK(has(all, "-device", "virtio-net-device,netdev=net"));
+  }
+  CHECK(has(boot_arguments(shape, boot), "-append", "berth.way_out=3128"));
+  vm_shape alone = shape;
+  alone.network = false;
+  CHECK_FALSE(has(boot_arguments(alone, boot), "-append", "way_out"));
+  CHECK(template_key(shape, boot, {}) != template_key(alone, boot, {}));
+}
+
 TEST_CASE("with KVM a machine is the host's processor and translates nothing") {
   vm_shape shape{.runs_by = accelerator::kvm, .vcpus = 2};
   auto all = waiting_arguments(shape);

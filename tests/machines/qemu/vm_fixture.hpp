@@ -39,7 +39,8 @@ inline expected<machines::image> vm_image() {
 /// is none. One that does not `prepare` makes its template for its first machine.
 struct vm_plant {
   explicit vm_plant(const std::string& name = "vm", machines::qemu_settings wanted = patient(),
-                    std::optional<machines::image> from = {}, bool prepare = true)
+                    std::optional<machines::image> from = {}, bool prepare = true,
+                    std::shared_ptr<machines::way_out> out = nullptr)
     : settings(std::move(wanted)) {
     settings.runtime_dir = runtime_dir_of(::getpid()) + "-" + name;
     settings.probe = "not asked";
@@ -56,7 +57,8 @@ struct vm_plant {
     if (!launcher)
       return;
     loop = std::make_unique<machines::reactor>();
-    source = std::make_unique<machines::qemu_source>(settings, *from, std::move(launcher), *loop);
+    source = std::make_unique<machines::qemu_source>(settings, *from, std::move(launcher), *loop,
+                                                     std::move(out));
     if (prepare)
       problem = source->wait_ready(template_limit);
   }
