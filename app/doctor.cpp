@@ -81,7 +81,7 @@ fact guest_program() {
 
 /// Images that virtual machines boot from, as the settings name them.
 std::set<std::string> images_wanted(const settings& values) {
-  std::set<std::string> names{values.qemu.image};
+  std::set<std::string> names{values.qemu.image, values.firecracker.image};
   for (const auto& [type, machine] : values.vm_types)
     if (!machine.image.empty())
       names.insert(machine.image);
@@ -92,7 +92,8 @@ fact of_image(const settings& values, const std::string& name) {
   auto found = machines::find_image(values.data_dir, name);
   return {.name = "image " + name,
           .ok = static_cast<bool>(found),
-          .needed = values.kind == "qemu" && name == values.qemu.image,
+          .needed = (values.kind == "qemu" && name == values.qemu.image)
+                    || (values.kind == "firecracker" && name == values.firecracker.image),
           .found = found ? found->directory : terminal::clean(to_refusal(found.error()).detail),
           .mend = found ? "" : "virtual machines need it: berth image build " + name};
 }
