@@ -124,7 +124,7 @@ std::variant<request_head, rejection> read_tunnel(const request_line& line) {
 }
 
 std::variant<request_head, rejection> read_forward(const request_line& line,
-                                                 const std::vector<header>& headers) {
+                                                   const std::vector<header>& headers) {
   constexpr std::string_view scheme = "http://";
   if (lower(line.target.substr(0, scheme.size())) != scheme)
     return rejection{400, "this is a proxy: it takes CONNECT, and requests for whole http:// URLs"};

@@ -6,8 +6,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-#include <arpa/inet.h>
 #include <algorithm>
+#include <arpa/inet.h>
 #include <atomic>
 #include <functional>
 #include <memory>
