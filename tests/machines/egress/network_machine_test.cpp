@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/egress/proxy.hpp"
-#include "tests/machines/fixture.hpp"
+#include "tests/machines/network_programs.hpp"
 #include "tests/support/skip.hpp"
 #include "tests/support/sockets.hpp"
 
@@ -29,30 +29,6 @@ struct network_plant {
   std::unique_ptr<machines::namespace_source> source;
 };
 
-std::string python(machines::machine& in, heard& listener, const std::string& code) {
-  ran result = test::run(in, listener, "python", code);
-  CHECK(result.ended);
-  return result.out + result.err;
-}
-
-/// Says how a URL ends, as programs fetch one.
-std::string fetch(const std::string& url) {
-  return "import urllib.request\n"
-         "try:\n  print(urllib.request.urlopen('"
-         + url
-         + "', timeout=30).status)\n"
-           "except OSError as e:\n  print(e)\n";
-}
-
-/// Says whether a connection past the proxy comes about.
-std::string connect_past(const std::string& host, std::uint16_t port) {
-  return "import socket\n"
-         "try:\n  socket.create_connection(('"
-         + host + "', " + std::to_string(port)
-         + "), 5)\n  print('reached')\n"
-           "except OSError as e:\n  print('not reached')\n";
-}
-
 } // namespace
 
 TEST_CASE("a machine with a network reaches what is listed, by the proxy, and nothing else") {
@@ -66,9 +42,6 @@ TEST_CASE("a machine with a network reaches what is listed, by the proxy, and no
   auto listener = std::make_shared<heard>();
   auto machine = made.source->start({"net-1"}, listener);
   REQUIRE(listener->next<guest::hello>());
-  // As the machine's own loopback is meant where no_proxy is heeded, the proxy is named.
-  const std::string by_proxy =
-      "import os\nos.environ.pop('no_proxy')\nos.environ.pop('NO_PROXY')\n";
   CHECK(python(*machine, *listener, by_proxy + fetch("http://" + place + "/")) == "200\n");
   CHECK_THAT(python(*machine, *listener, by_proxy + fetch("http://" + elsewhere + "/")),
              Catch::Matchers::Contains("403") && Catch::Matchers::Contains("list of the test"));
@@ -131,10 +104,7 @@ TEST_CASE("a machine that is gone leaves no socket, and a fork has one of its ow
   REQUIRE(fork_hears->next<guest::hello>());
   parent->destroy();
   REQUIRE(hears->wait_gone());
-  CHECK(python(*fork, *fork_hears,
-               "import os\nos.environ.pop('no_proxy')\nos.environ.pop('NO_PROXY')\n"
-                   + fetch("http://" + place + "/"))
-        == "200\n");
+  CHECK(python(*fork, *fork_hears, by_proxy + fetch("http://" + place + "/")) == "200\n");
   fork->destroy();
   REQUIRE(fork_hears->wait_gone());
   for (int left = 1'000; left > 0 && made.out->counts().open > 0; --left)

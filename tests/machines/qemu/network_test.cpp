@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machines/egress/proxy.hpp"
+#include "tests/machines/network_programs.hpp"
 #include "tests/machines/qemu/vm_fixture.hpp"
 #include "tests/support/skip.hpp"
 #include "tests/support/sockets.hpp"
@@ -28,27 +29,9 @@ struct network_plant {
   vm_plant vm;
 };
 
-std::string python(machines::machine& in, heard& listener, const std::string& code) {
-  ran result = test::run(in, listener, "python", code);
-  CHECK(result.ended);
-  return result.out + result.err;
-}
-
-std::string fetch(const std::string& place) {
-  return "import os, urllib.request\n"
-         "for name in ('no_proxy', 'NO_PROXY'):\n  os.environ.pop(name, None)\n"
-         "try:\n  print(urllib.request.urlopen('http://"
-         + place
-         + "/', timeout=60).status)\n"
-           "except OSError as e:\n  print(e)\n";
-}
-
-std::string connect_past(const std::string& host, std::uint16_t port) {
-  return "import socket\n"
-         "try:\n  socket.create_connection(('"
-         + host + "', " + std::to_string(port)
-         + "), 5)\n  print('reached')\n"
-           "except OSError as e:\n  print('not reached')\n";
+/// Fetches from a place on the host by the proxy.
+std::string ask_for(const std::string& place) {
+  return by_proxy + fetch("http://" + place + "/");
 }
 
 std::set<pid_t> children_of(pid_t pid) {
@@ -96,10 +79,10 @@ TEST_CASE("a virtual machine with a network reaches what is listed, and nothing 
   auto listener = std::make_shared<heard>();
   auto machine = made.vm.source->start({.id = "net-1"}, listener);
   REQUIRE(listener->next<guest::hello>());
-  CHECK(python(*machine, *listener, fetch(made.place)) == "200\n");
-  CHECK_THAT(python(*machine, *listener, fetch("127.0.0.1:" + std::to_string(made.other.port))),
+  CHECK(python(*machine, *listener, ask_for(made.place)) == "200\n");
+  CHECK_THAT(python(*machine, *listener, ask_for("127.0.0.1:" + std::to_string(made.other.port))),
              Catch::Matchers::Contains("list of the test"));
-  CHECK_THAT(python(*machine, *listener, fetch("api.test")), Catch::Matchers::Contains("403"));
+  CHECK_THAT(python(*machine, *listener, ask_for("api.test")), Catch::Matchers::Contains("403"));
   // Past the proxy there is nothing: programs do not see the virtual machine's device.
   for (const char* host : {"127.0.0.1", "10.0.2.2", "10.0.2.3", "1.1.1.1"}) {
     CHECK(python(*machine, *listener, connect_past(host, made.listed.port)) == "not reached\n");
@@ -116,13 +99,13 @@ TEST_CASE("a virtual machine with a network reaches what is listed, and nothing 
 
   // A state of it has the network again, and so has a fork.
   step(*machine, *listener, machines::files_step::freeze, 1);
-  CHECK(python(*machine, *listener, fetch(made.place)) == "200\n");
+  CHECK(python(*machine, *listener, ask_for(made.place)) == "200\n");
   auto hears = std::make_shared<heard>();
   auto fork = made.vm.source->start({.id = "net-2", .parent = "net-1", .checkpoint = 1}, hears);
   REQUIRE(hears->next<guest::hello>());
-  CHECK(python(*fork, *hears, fetch(made.place)) == "200\n");
+  CHECK(python(*fork, *hears, ask_for(made.place)) == "200\n");
   step(*machine, *listener, machines::files_step::roll_back, 1);
-  CHECK(python(*machine, *listener, fetch(made.place)) == "200\n");
+  CHECK(python(*machine, *listener, ask_for(made.place)) == "200\n");
   CHECK(made.listed.connections == 4);
   CHECK(made.out->counts().refused == 2);
   machine->destroy();
